@@ -1,0 +1,1 @@
+"""Loop functions built from kernel plans, with no graph in sight."""

@@ -1,0 +1,1 @@
+"""Primitives, one definition each, and the composites built from them."""

@@ -1,0 +1,1 @@
+"""Tilewright compiles neural-network graphs into native code."""
