@@ -28,7 +28,7 @@ STAGES = (
 PUBLIC = (*STAGES, "compiler", "frontends", "runtime")
 
 # Part -> the other parts that it may import, all without the leading `tilewright.`; the public interface
-# itself is "". A module belongs to the longest name listed here. Every part may also import itself and `errors`.
+# itself is "". A module belongs to the longest name listed here. Every part may import itself and `errors`.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "compiler.ir": (),
