@@ -1,1 +1,1 @@
-"""Loop IR to LLVM IR text."""
+"""From loop functions to LLVM IR text and, through LLVM, to object code."""

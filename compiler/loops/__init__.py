@@ -8,6 +8,7 @@ from tilewright.compiler.loops.nodes import (
     I8,
     I32,
     I64,
+    INDEX,
     U8,
     U32,
     U64,
@@ -20,6 +21,6 @@ from tilewright.compiler.loops.nodes import (
 )
 
 __all__ = [
-    "BOOL", "F32", "F64", "I8", "I32", "I64", "U8", "U32", "U64",
+    "BOOL", "F32", "F64", "I8", "I32", "I64", "INDEX", "U8", "U32", "U64",
     "Buffer", "Builder", "Const", "Function", "Index", "Number", "Operand", "Type", "Var",
 ]

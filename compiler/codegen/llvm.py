@@ -1,0 +1,496 @@
+"""Prints loop functions as LLVM IR text, one loop instruction at a time.
+
+    For       guarded do-while loops with phis for the variable and the carried values
+    Load      getelementptr + load, or llvm.masked.load where lanes are inactive
+    max       (a > b ? a : b), and a where a is NaN: two instructions more than one that drops NaN
+
+Text, because building the same through llvmlite's IR classes takes eighty times as long. Addresses that share a
+buffer and an index share one getelementptr; constant offsets become displacements of the instructions.
+"""
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from tilewright.compiler.loops import nodes
+from tilewright.compiler.loops.nodes import Buffer, Const, Function, Instr, Operand, Ref, Type, Var
+
+ATTRIBUTES = 'nounwind "prefer-vector-width"="512"'
+NO_UNROLL = "!0"
+_METADATA = '!0 = distinct !{!0, !1}\n!1 = !{!"llvm.loop.unroll.disable"}\n!2 = !{i32 1}\n'
+_SUFFIX_ARITH = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor", "shl": "shl"}
+_FLOAT_ARITH = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv", "rem": "frem"}
+_FLOAT_COMPARE = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge"}
+_REDUCE = {"add": "add", "mul": "mul", "and": "and", "or": "or"}
+
+
+def scalar_name(type: Type) -> str:
+    """LLVM's name of a scalar type in registers."""
+    if type.kind == "f":
+        return {16: "half", 32: "float", 64: "double"}[type.bits]
+    if type.kind == "bf":
+        return "bfloat"
+    return f"i{type.bits}"
+
+
+def type_name(type: Type) -> str:
+    """LLVM's name of a type in registers."""
+    name = scalar_name(type)
+    return name if type.lanes == 1 else f"<{type.lanes} x {name}>"
+
+
+def _memory_name(type: Type) -> str:
+    """LLVM's name of a type in memory, where a bool takes a byte."""
+    return type_name(Type("u", 8, type.lanes) if type.kind == "b" else type)
+
+
+def _mangled(type: Type) -> str:
+    """The type as intrinsics' names spell it."""
+    if type.kind in ("f", "bf"):
+        name = f"bf{type.bits}" if type.kind == "bf" else f"f{type.bits}"
+    else:
+        name = f"i{type.bits}"
+    return name if type.lanes == 1 else f"v{type.lanes}{name}"
+
+
+def scalar_literal(type: Type, value: float | int | bool) -> str:
+    """A number as LLVM spells it in scalar type `type`."""
+    if type.kind == "b":
+        return "true" if value else "false"
+    if type.kind in ("i", "u", "n"):
+        return str(int(value))
+    if type.kind == "bf":
+        (bits,) = struct.unpack("<I", struct.pack("<f", value))
+        return f"0xR{(bits + 0x7FFF + ((bits >> 16) & 1)) >> 16:04X}"
+    if type.bits == 16:
+        return f"0xH{int(np.float16(value).view(np.uint16)):04X}"
+    with np.errstate(over="ignore"):
+        rounded = float(np.float32(value)) if type.bits == 32 else float(value)
+    return f"0x{struct.unpack('<Q', struct.pack('<d', rounded))[0]:016X}"
+
+
+def literal(constant: Const) -> str:
+    """A constant operand as LLVM spells it."""
+    type, value = constant.type, constant.value
+    scalar = type.scalar
+    if type.lanes == 1:
+        return scalar_literal(scalar, value)  # type: ignore[arg-type]
+    if not isinstance(value, tuple) and value == 0 and str(value) != "-0.0":
+        return "zeroinitializer"
+    lanes = value if isinstance(value, tuple) else (value,) * type.lanes
+    name = scalar_name(scalar)
+    return "<" + ", ".join(f"{name} {scalar_literal(scalar, lane)}" for lane in lanes) + ">"
+
+
+def parameter(param: Buffer | Var) -> str:
+    """A parameter as it stands in a definition."""
+    if isinstance(param, Var):
+        return f"{type_name(param.type)} %{param.name}.p"
+    reads = " readonly" if param.access == "in" else ""
+    return f"ptr noalias nocapture{reads} %{param.name}.p"
+
+
+class _Emitter:
+    """Emits one function; `declarations` collects the intrinsics it needs."""
+
+    def __init__(self, function: Function, declarations: set[str]) -> None:
+        self.function = function
+        self.declarations = declarations
+        self.lines: list[str] = []
+        self.allocas: list[str] = []
+        self.names: dict[Var | Buffer, str] = {}
+        self.addresses: list[dict[tuple[Buffer, str], str]] = [{}]
+        self.count = 0
+        self.label = "entry"
+        self.handlers: dict[type, Callable[..., None]] = {
+            nodes.Arith: self.arith, nodes.Unary: self.unary, nodes.Fma: self.fma, nodes.Compare: self.compare,
+            nodes.Select: self.select, nodes.Cast: self.cast, nodes.Broadcast: self.broadcast,
+            nodes.ReduceLanes: self.reduce, nodes.Shuffle: self.shuffle, nodes.Extract: self.extract,
+            nodes.Load: self.load, nodes.Gather: self.gather, nodes.Store: self.store,
+            nodes.Prefetch: self.prefetch, nodes.Alloc: self.alloc, nodes.Call: self.call, nodes.For: self.loop,
+            nodes.If: self.branch,
+        }  # fmt: skip
+
+    def text(self, linkage: str) -> str:
+        """The whole definition."""
+        for param in self.function.params:
+            self.names[param] = f"%{param.name}.p"
+        self.block(self.function.body)
+        params = ", ".join(map(parameter, self.function.params))
+        head = f"define {linkage}void @{self.function.name}({params}) #0 {{\nentry:"
+        return "\n".join([head, *self.allocas, *self.lines, "  ret void\n}\n"])
+
+    # ---- small helpers
+
+    def emit(self, text: str) -> str:
+        self.count += 1
+        name = f"%x{self.count}"
+        self.lines.append(f"  {name} = {text}")
+        return name
+
+    def name(self, operand: Operand) -> str:
+        return literal(operand) if isinstance(operand, Const) else self.names[operand]
+
+    def typed(self, operand: Operand) -> str:
+        return f"{type_name(operand.type)} {self.name(operand)}"
+
+    def define(self, result: Var, text: str) -> None:
+        self.names[result] = self.emit(text)
+
+    def intrinsic(self, name: str, result: str, arguments: Sequence[tuple[str, str]]) -> str:
+        """A call of an LLVM intrinsic with (type, operand) arguments."""
+        self.declarations.add(f"declare {result} @{name}({', '.join(type for type, _ in arguments)})")
+        return f"call {result} @{name}({', '.join(f'{type} {operand}' for type, operand in arguments)})"
+
+    def block(self, body: Iterable[Instr]) -> None:
+        self.addresses.append({})
+        for instr in body:
+            self.handlers[type(instr)](instr)
+        self.addresses.pop()
+
+    def start(self, label: str) -> None:
+        self.lines.append(f"{label}:")
+        self.label = label
+
+    def fresh(self) -> int:
+        self.count += 1
+        return self.count
+
+    # ---- arithmetic
+
+    def arith(self, instr: nodes.Arith) -> None:
+        type, op = instr.result.type, instr.op
+        a, b = self.name(instr.a), self.name(instr.b)
+        kind = type_name(type)
+        if op in ("min", "max"):
+            self.names[instr.result] = self.extremum(op, type, a, b)
+        elif type.is_float:
+            self.define(instr.result, f"{_FLOAT_ARITH[op]} {kind} {a}, {b}")
+        elif op in ("div", "rem", "shr"):
+            signed = type.kind == "i"
+            name = {"div": "sdiv" if signed else "udiv", "rem": "srem" if signed else "urem",
+                    "shr": "ashr" if type.kind == "i" else "lshr"}[op]  # fmt: skip
+            self.define(instr.result, f"{name} {kind} {a}, {b}")
+        else:
+            wrap = " nsw" if type.kind == "n" and op in ("add", "sub", "mul") else ""
+            self.define(instr.result, f"{_SUFFIX_ARITH[op]}{wrap} {kind} {a}, {b}")
+
+    def extremum(self, op: str, type: Type, a: str, b: str) -> str:
+        kind = type_name(type)
+        bools = type_name(Type("b", 1, type.lanes))
+        if type.is_float:
+            better = self.emit(f"fcmp {'ogt' if op == 'max' else 'olt'} {kind} {a}, {b}")
+            chosen = self.emit(f"select {bools} {better}, {kind} {a}, {kind} {b}")
+            nan = self.emit(f"fcmp uno {kind} {a}, {a}")
+            return self.emit(f"select {bools} {nan}, {kind} {a}, {kind} {chosen}")
+        sign = "u" if type.kind == "u" else "s"
+        better = self.emit(f"icmp {sign}{'gt' if op == 'max' else 'lt'} {kind} {a}, {b}")
+        return self.emit(f"select {bools} {better}, {kind} {a}, {kind} {b}")
+
+    def unary(self, instr: nodes.Unary) -> None:
+        type, a = instr.result.type, self.name(instr.a)
+        kind = type_name(type)
+        if instr.op == "not":
+            ones = literal(Const(type, True if type.kind == "b" else -1))
+            self.define(instr.result, f"xor {kind} {a}, {ones}")
+        elif instr.op == "neg":
+            self.define(instr.result, f"fneg {kind} {a}" if type.is_float else f"sub {kind} zeroinitializer, {a}"
+                        if type.lanes > 1 else f"sub {kind} 0, {a}")  # fmt: skip
+        elif instr.op == "abs" and not type.is_float:
+            if type.kind == "u":
+                self.names[instr.result] = a
+                return
+            call = self.intrinsic(f"llvm.abs.{_mangled(type)}", kind, [(kind, a), ("i1", "false")])
+            self.define(instr.result, call)
+        else:
+            name = "fabs" if instr.op == "abs" else instr.op
+            self.define(instr.result, self.intrinsic(f"llvm.{name}.{_mangled(type)}", kind, [(kind, a)]))
+
+    def fma(self, instr: nodes.Fma) -> None:
+        kind = type_name(instr.result.type)
+        operands = [(kind, self.name(operand)) for operand in (instr.a, instr.b, instr.c)]
+        self.define(instr.result, self.intrinsic(f"llvm.fma.{_mangled(instr.result.type)}", kind, operands))
+
+    def compare(self, instr: nodes.Compare) -> None:
+        type = instr.a.type
+        if type.is_float:
+            predicate = f"fcmp {_FLOAT_COMPARE[instr.op]}"
+        else:
+            sign = "" if instr.op in ("eq", "ne") else "u" if type.kind in ("u", "b") else "s"
+            predicate = f"icmp {sign}{instr.op}"
+        self.define(instr.result, f"{predicate} {type_name(type)} {self.name(instr.a)}, {self.name(instr.b)}")
+
+    def select(self, instr: nodes.Select) -> None:
+        operands = ", ".join(map(self.typed, (instr.condition, instr.a, instr.b)))
+        self.define(instr.result, f"select {operands}")
+
+    def cast(self, instr: nodes.Cast) -> None:
+        source, target = instr.a.type, instr.result.type
+        a = self.name(instr.a)
+        kind = type_name(target)
+        if instr.op == "bitcast":
+            if scalar_name(source) == scalar_name(target):
+                self.names[instr.result] = a
+            else:
+                self.define(instr.result, f"bitcast {type_name(source)} {a} to {kind}")
+        elif source.is_float and not target.is_float:
+            sign = "u" if target.kind == "u" else "s"
+            name = f"llvm.fpto{sign}i.sat.{_mangled(target)}.{_mangled(source)}"
+            self.define(instr.result, self.intrinsic(name, kind, [(type_name(source), a)]))
+        else:
+            name = self.cast_name(source, target)
+            if name:
+                self.define(instr.result, f"{name} {type_name(source)} {a} to {kind}")
+            else:
+                self.names[instr.result] = a
+
+    @staticmethod
+    def cast_name(source: Type, target: Type) -> str:
+        if source.is_float:
+            return "fpext" if target.bits > source.bits else "fptrunc"
+        if target.is_float:
+            return "sitofp" if source.kind in ("i", "n") else "uitofp"
+        if target.bits == source.bits:
+            return ""
+        return "trunc" if target.bits < source.bits else "sext" if source.kind == "i" else "zext"
+
+    # ---- vectors
+
+    def broadcast(self, instr: nodes.Broadcast) -> None:
+        self.names[instr.result] = self.splat(instr.result.type, self.name(instr.a))
+
+    def splat(self, type: Type, a: str) -> str:
+        kind, scalar = type_name(type), scalar_name(type)
+        first = self.emit(f"insertelement {kind} undef, {scalar} {a}, i32 0")
+        return self.emit(f"shufflevector {kind} {first}, {kind} undef, <{type.lanes} x i32> zeroinitializer")
+
+    def reduce(self, instr: nodes.ReduceLanes) -> None:
+        source, a = instr.a.type, self.name(instr.a)
+        kind, scalar = type_name(source), scalar_name(source)
+        if instr.op in ("min", "max"):
+            self.names[instr.result] = self.reduce_extremum(instr.op, source, a)
+            return
+        name = _REDUCE[instr.op]
+        if source.is_float:
+            start = scalar_literal(source.scalar, 0.0 if name == "add" else 1.0)
+            call = self.intrinsic(
+                f"llvm.vector.reduce.f{name}.{_mangled(source)}", scalar, [(scalar, start), (kind, a)]
+            )
+            call = call.replace("call ", "call reassoc ", 1)
+        else:
+            call = self.intrinsic(f"llvm.vector.reduce.{name}.{_mangled(source)}", scalar, [(kind, a)])
+        self.define(instr.result, call)
+
+    def reduce_extremum(self, op: str, type: Type, a: str) -> str:
+        """Halve the vector until one lane is left, so that NaN is kept."""
+        while type.lanes > 1:
+            half = type.vector(type.lanes // 2)
+            kind = type_name(type)
+            parts = []
+            for start in (0, half.lanes):
+                lanes = ", ".join(f"i32 {start + lane}" for lane in range(half.lanes))
+                parts.append(self.emit(f"shufflevector {kind} {a}, {kind} undef, <{half.lanes} x i32> <{lanes}>"))
+            if half.lanes == 1:
+                parts = [self.emit(f"extractelement <1 x {scalar_name(type)}> {part}, i32 0") for part in parts]
+            a = self.extremum(op, half, *parts)
+            type = half
+        return a
+
+    def shuffle(self, instr: nodes.Shuffle) -> None:
+        lanes = ", ".join(f"i32 {lane}" for lane in instr.lanes)
+        operands = f"{self.typed(instr.a)}, {self.typed(instr.b)}"
+        self.define(instr.result, f"shufflevector {operands}, <{len(instr.lanes)} x i32> <{lanes}>")
+
+    def extract(self, instr: nodes.Extract) -> None:
+        self.define(instr.result, f"extractelement {self.typed(instr.a)}, i32 {instr.lane}")
+
+    # ---- memory
+
+    def address(self, buffer: Buffer, index: Operand, offset: int) -> str:
+        element = _memory_name(buffer.type)
+        base = self.names[buffer]
+        if not (isinstance(index, Const) and index.value == 0):
+            shown = self.name(index)
+            key = (buffer, shown)
+            known = next((scope[key] for scope in reversed(self.addresses) if key in scope), None)
+            if known is None:
+                known = self.emit(f"getelementptr inbounds {element}, ptr {base}, i64 {shown}")
+                self.addresses[-1][key] = known
+            base = known
+        return self.emit(f"getelementptr inbounds {element}, ptr {base}, i64 {offset}") if offset else base
+
+    def mask(self, lanes: int, active: int) -> str:
+        return "<" + ", ".join(f"i1 {'true' if lane < active else 'false'}" for lane in range(lanes)) + ">"
+
+    def from_memory(self, result: Var, loaded: str) -> None:
+        if result.type.kind == "b":
+            memory = _memory_name(result.type)
+            zero = "zeroinitializer" if result.type.lanes > 1 else "0"
+            loaded = self.emit(f"icmp ne {memory} {loaded}, {zero}")
+        self.names[result] = loaded
+
+    def to_memory(self, operand: Operand) -> str:
+        if operand.type.kind != "b":
+            return self.name(operand)
+        return self.emit(f"zext {self.typed(operand)} to {_memory_name(operand.type)}")
+
+    def load(self, instr: nodes.Load) -> None:
+        type = instr.result.type
+        kind, align = _memory_name(type), type.bytes
+        address = self.address(instr.buffer, instr.index, instr.offset)
+        if instr.active >= type.lanes:
+            loaded = self.emit(f"load {kind}, ptr {address}, align {align}")
+        else:
+            memory = Type("u", 8, type.lanes) if type.kind == "b" else type
+            mask_type = f"<{type.lanes} x i1>"
+            loaded = self.emit(
+                self.intrinsic(
+                    f"llvm.masked.load.{_mangled(memory)}.p0", kind,
+                    [("ptr", address), ("i32", str(align)), (mask_type, self.mask(type.lanes, instr.active)),
+                     (kind, "zeroinitializer")],
+                )
+            )  # fmt: skip
+        self.from_memory(instr.result, loaded)
+
+    def gather(self, instr: nodes.Gather) -> None:
+        type = instr.result.type
+        lanes = type.lanes
+        base = self.address(instr.buffer, instr.index, instr.offset)
+        element, kind = _memory_name(type.scalar), _memory_name(type)
+        pointers = self.emit(f"getelementptr {element}, ptr {base}, {self.typed(instr.steps)}")
+        memory = Type("u", 8, lanes) if type.kind == "b" else type
+        loaded = self.emit(
+            self.intrinsic(
+                f"llvm.masked.gather.{_mangled(memory)}.v{lanes}p0", kind,
+                [(f"<{lanes} x ptr>", pointers), ("i32", str(type.bytes)),
+                 (f"<{lanes} x i1>", self.mask(lanes, instr.active)), (kind, "zeroinitializer")],
+            )
+        )  # fmt: skip
+        self.from_memory(instr.result, loaded)
+
+    def store(self, instr: nodes.Store) -> None:
+        type = instr.value.type
+        kind, value = _memory_name(type), self.to_memory(instr.value)
+        address = self.address(instr.buffer, instr.index, instr.offset)
+        if instr.active >= type.lanes:
+            align = type.bytes * type.lanes if instr.streaming else type.bytes
+            hint = ", !nontemporal !2" if instr.streaming else ""
+            self.lines.append(f"  store {kind} {value}, ptr {address}, align {align}{hint}")
+            return
+        memory = Type("u", 8, type.lanes) if type.kind == "b" else type
+        self.lines.append(
+            "  "
+            + self.intrinsic(
+                f"llvm.masked.store.{_mangled(memory)}.p0", "void",
+                [(kind, value), ("ptr", address), ("i32", str(type.bytes)),
+                 (f"<{type.lanes} x i1>", self.mask(type.lanes, instr.active))],
+            )
+        )  # fmt: skip
+
+    def prefetch(self, instr: nodes.Prefetch) -> None:
+        address = self.address(instr.buffer, instr.index, instr.offset)
+        arguments = [("ptr", address), ("i32", "0"), ("i32", str(instr.locality)), ("i32", "1")]
+        self.lines.append("  " + self.intrinsic("llvm.prefetch.p0", "void", arguments))
+
+    def alloc(self, instr: nodes.Alloc) -> None:
+        buffer = instr.buffer
+        name = f"%{buffer.name}.{self.fresh()}"
+        self.allocas.append(f"  {name} = alloca [{buffer.size} x {_memory_name(buffer.type)}], align {buffer.align}")
+        self.names[buffer] = name
+
+    def call(self, instr: nodes.Call) -> None:
+        arguments = []
+        for argument in instr.arguments:
+            if isinstance(argument, Ref):
+                arguments.append(f"ptr {self.address(argument.buffer, argument.index, argument.offset)}")
+            else:
+                arguments.append(self.typed(argument))
+        self.lines.append(f"  call void @{instr.function.name}({', '.join(arguments)})")
+
+    # ---- control
+
+    def loop(self, instr: nodes.For) -> None:
+        number = self.fresh()
+        before, body, after = self.label, f"loop{number}", f"done{number}"
+        lo, hi = self.name(instr.lo), self.name(instr.hi)
+        static = isinstance(instr.lo, Const) and isinstance(instr.hi, Const)
+        initial = [self.name(operand) for operand in instr.initial]
+        if static:
+            self.lines.append(f"  br label %{body}")
+        else:
+            runs = self.emit(f"icmp slt i64 {lo}, {hi}")
+            self.lines.append(f"  br i1 {runs}, label %{body}, label %{after}")
+        self.start(body)
+        self.names[instr.variable] = f"%i{number}"
+        for position, var in enumerate(instr.carried):
+            self.names[var] = f"%c{number}.{position}"
+        phis = len(self.lines)
+        self.block(instr.body)
+        following = self.emit(f"add nsw i64 %i{number}, {instr.step}")
+        again = self.emit(f"icmp slt i64 {following}, {hi}")
+        latch = self.label
+        yields = [self.name(operand) for operand in instr.yields]
+        self.lines.append(f"  br i1 {again}, label %{body}, label %{after}, !llvm.loop {NO_UNROLL}")
+        heads = [f"  %i{number} = phi i64 [ {lo}, %{before} ], [ {following}, %{latch} ]"]
+        for position, var in enumerate(instr.carried):
+            heads.append(
+                f"  %c{number}.{position} = phi {type_name(var.type)} "
+                f"[ {initial[position]}, %{before} ], [ {yields[position]}, %{latch} ]"
+            )
+        self.lines[phis:phis] = heads
+        self.start(after)
+        for position, var in enumerate(instr.results):
+            if static:
+                self.names[var] = yields[position]
+            else:
+                self.define(
+                    var,
+                    f"phi {type_name(var.type)} [ {initial[position]}, %{before} ], [ {yields[position]}, %{latch} ]",
+                )
+
+    def branch(self, instr: nodes.If) -> None:
+        number = self.fresh()
+        first, second, after = f"then{number}", f"else{number}", f"end{number}"
+        second = second if instr.otherwise else after
+        self.lines.append(f"  br i1 {self.name(instr.condition)}, label %{first}, label %{second}")
+        self.start(first)
+        self.block(instr.then)
+        self.lines.append(f"  br label %{after}")
+        if instr.otherwise:
+            self.start(second)
+            self.block(instr.otherwise)
+            self.lines.append(f"  br label %{after}")
+        self.start(after)
+
+
+def called(function: Function) -> list[Function]:
+    """The functions that `function` calls, directly or not, callees before callers."""
+    found: dict[Function, None] = {}
+
+    def visit(body: Iterable[Instr]) -> None:
+        for instr in body:
+            if isinstance(instr, nodes.Call):
+                if instr.function not in found:
+                    visit(instr.function.body)
+                    found[instr.function] = None
+            elif isinstance(instr, nodes.For):
+                visit(instr.body)
+            elif isinstance(instr, nodes.If):
+                visit(instr.then)
+                visit(instr.otherwise)
+
+    visit(function.body)
+    return list(found)
+
+
+def emit_module(functions: Sequence[Function], extra: str = "", linkage: str = "internal ") -> str:
+    """LLVM IR text of the functions and all they call, with `extra` definitions after them."""
+    ordered: dict[Function, None] = {}
+    for function in functions:
+        ordered.update(dict.fromkeys(called(function)))
+        ordered[function] = None
+    declarations: set[str] = set()
+    bodies = [_Emitter(function, declarations).text(linkage) for function in ordered]
+    attributes = f"attributes #0 = {{ {ATTRIBUTES} }}\n"
+    return "\n".join([*sorted(declarations), "", *bodies, extra, attributes, _METADATA])

@@ -1,0 +1,102 @@
+"""Builds graphs out of primitives; what the frontends' translators write against.
+
+    g = GraphBuilder("tiny")
+    x = g.input("x", TensorType(F32, (1, 4)))
+    with g.at("relu_1"):
+        y = g.op("relu", x)
+    graph = g.finish({"y": y})
+
+Operations on constants are computed as they are built, so a shape computed in the graph is known to the
+translator that needs it (`constant_of`).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from tilewright.compiler.ir import Graph, Node, TensorType, Value
+from tilewright.compiler.ir.graph import Array
+from tilewright.compiler.ir.types import from_numpy
+from tilewright.compiler.ops.registry import PRIMITIVES, compute, infer
+
+FOLD_LIMIT = 1 << 28
+"""Results of more elements are not computed while building."""
+
+
+class GraphBuilder:
+    """Builds one graph; see the module's docstring."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.source = ""
+        self._inputs: list[Value] = []
+        self._nodes: list[Node] = []
+        self._constants: dict[Value, Array] = {}
+        self._names: dict[str, int] = {}
+
+    def _unique(self, stem: str) -> str:
+        stem = stem or "v"
+        count = self._names.get(stem, 0)
+        self._names[stem] = count + 1
+        return stem if count == 0 else f"{stem}.{count}"
+
+    @contextmanager
+    def at(self, source: str) -> Iterator[None]:
+        """Nodes built inside carry this name of the model's node."""
+        outer, self.source = self.source, source
+        try:
+            yield
+        finally:
+            self.source = outer
+
+    def input(self, name: str, type: TensorType) -> Value:
+        """A new input."""
+        value = Value(self._unique(name), type)
+        self._inputs.append(value)
+        return value
+
+    def constant(self, array: Any, name: str = "", dtype: Any = None) -> Value:
+        """A constant; `array` is anything NumPy takes, and is not copied."""
+        array = np.asarray(array, dtype=dtype)
+        value = Value(self._unique(name or "c"), TensorType(from_numpy(array.dtype), array.shape))
+        self._constants[value] = array
+        return value
+
+    def scalar(self, number: float, like: Value) -> Value:
+        """A rank-0 constant of the dtype of `like`."""
+        return self.constant(np.asarray(number, dtype=like.type.dtype.numpy))
+
+    def constant_of(self, value: Value) -> Array | None:
+        """The array of a constant, None for a value known only at run time."""
+        return self._constants.get(value)
+
+    def op(self, name: str, *operands: Value, **attrs: Any) -> Value:
+        """The result of a primitive with one result; `attrs` are the fields of its attributes."""
+        (result,) = self.ops(name, *operands, **attrs)
+        return result
+
+    def ops(self, name: str, *operands: Value, **attrs: Any) -> tuple[Value, ...]:
+        """The results of a primitive."""
+        attributes = PRIMITIVES[name].attrs(**attrs)
+        types = infer(name, attributes, [operand.type for operand in operands], self.source)
+        if all(operand in self._constants for operand in operands) and sum(t.elements for t in types) < FOLD_LIMIT:
+            arrays = compute(name, attributes, [self._constants[operand] for operand in operands])
+            return tuple(self.constant(array, dtype=t.dtype.numpy) for array, t in zip(arrays, types, strict=True))
+        results = tuple(Value(self._unique(self.source or name), type) for type in types)
+        self._nodes.append(Node(name, operands, results, attributes, self.source))
+        return results
+
+    def finish(self, outputs: Mapping[str, Value]) -> Graph:
+        """The graph with these outputs, without the nodes that they do not need."""
+        needed = set(outputs.values())
+        kept: list[Node] = []
+        for node in reversed(self._nodes):
+            if any(result in needed for result in node.results):
+                needed.update(node.operands)
+                kept.append(node)
+        graph = Graph(
+            self.name, tuple(self._inputs), tuple(outputs.values()), tuple(outputs), (), self._constants
+        )
+        return graph.with_nodes(kept[::-1])

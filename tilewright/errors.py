@@ -1,0 +1,85 @@
+"""The errors Tilewright raises on purpose: one hierarchy under `TilewrightError`.
+
+A message is one paragraph that names the model, the node and its operator where they are known, says what is
+wrong, and ends with what to do. Code deep in the compiler knows only part of that: it raises with what it
+knows, and outer layers add the rest with `located`.
+
+    TilewrightError
+        ModelError              the file cannot be read as a model
+        UnsupportedError        the model asks for something Tilewright does not do yet
+        GraphError              the graph contradicts itself (shapes, types, cycles, unknown names)
+            UnknownNameError    a name that the model does not have; carries the closest ones
+        ResourceError           the request exceeds a limit (dimensions, memory)
+        CallError               a call's arguments do not fit the compiled model
+        CompileError            code generation failed: a defect of Tilewright, with what to report
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class TilewrightError(Exception):
+    """Base of all errors raised on purpose.
+
+    `model`, `node` and `operator` say where; `str()` puts them in front of the message.
+    """
+
+    def __init__(self, message: str, *, model: str = "", node: str = "", operator: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.model = model
+        self.node = node
+        self.operator = operator
+
+    def __str__(self) -> str:
+        where = []
+        if self.model:
+            where.append(self.model)
+        if self.node or self.operator:
+            name = f"node '{self.node}'" if self.node else "a node"
+            where.append(f"{name} ({self.operator})" if self.operator else name)
+        return ": ".join([*where, self.message])
+
+    def located(self, *, model: str = "", node: str = "", operator: str = "") -> "TilewrightError":
+        """Fill in the places that are still unknown; returns self, for `raise error.located(...)`."""
+        self.model = self.model or model
+        self.node = self.node or node
+        self.operator = self.operator or operator
+        return self
+
+
+class ModelError(TilewrightError):
+    """The file cannot be read as a model."""
+
+
+class UnsupportedError(TilewrightError):
+    """The model asks for something Tilewright does not do."""
+
+
+class GraphError(TilewrightError):
+    """The graph contradicts itself: shapes, types, cycles, names."""
+
+
+class UnknownNameError(GraphError):
+    """A name that is not there; lists the closest ones that are."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, model: str = "") -> None:
+        known = list(known)
+        lowered = {candidate.lower(): candidate for candidate in known}
+        close = difflib.get_close_matches(name.lower(), list(lowered), n=5, cutoff=0.4)
+        shown = [lowered[match] for match in close] or known[:5]
+        hint = f"; the closest are {', '.join(shown)}" if shown else ""
+        super().__init__(f"no {kind} is called '{name}'{hint}", model=model)
+        self.closest = shown
+
+
+class ResourceError(TilewrightError):
+    """The request exceeds a limit."""
+
+
+class CallError(TilewrightError):
+    """A call's arguments do not fit the compiled model."""
+
+
+class CompileError(TilewrightError):
+    """Code generation failed: a defect of Tilewright."""
