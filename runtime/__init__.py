@@ -1,1 +1,1 @@
-"""Object code to results."""
+"""From object code to results: the JIT engine, calls with NumPy arrays."""

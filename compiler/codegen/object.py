@@ -1,0 +1,45 @@
+"""LLVM IR text to object code.
+
+No optimisation passes run: kernels arrive tiled, vectorised and unrolled, and the passes would add far more time
+than speed. What LLVM's code generator does by itself (scheduling, register allocation, hoisting of addresses) is
+what they need.
+"""
+
+import llvmlite.binding as llvm
+
+from tilewright.compiler.targets import Target, initialise_llvm
+from tilewright.errors import CompileError
+
+
+def target_machine(target: Target) -> llvm.TargetMachine:
+    """LLVM's code generator for `target`, for position-independent code."""
+    initialise_llvm()
+    return llvm.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="small"
+    )
+
+
+def parse(text: str, target: Target, machine: llvm.TargetMachine) -> llvm.ModuleRef:
+    """LLVM's module of IR text, verified; raises CompileError with LLVM's message."""
+    try:
+        module = llvm.parse_assembly(text)
+        module.triple = target.triple
+        module.data_layout = str(machine.target_data)
+        module.verify()
+    except RuntimeError as error:
+        raise CompileError(f"LLVM refuses the generated code, please report this: {error}") from error
+    return module
+
+
+def compile_module(text: str, target: Target) -> bytes:
+    """Object code of LLVM IR text."""
+    machine = target_machine(target)
+    code: bytes = machine.emit_object(parse(text, target, machine))
+    return code
+
+
+def assembly(text: str, target: Target) -> str:
+    """Assembly of LLVM IR text, to read."""
+    machine = target_machine(target)
+    shown: str = machine.emit_assembly(parse(text, target, machine))
+    return shown

@@ -1,0 +1,65 @@
+"""Runs object code in this process through LLVM's MCJIT.
+
+    engine = Engine(code)
+    address = engine.address("tw_run")
+
+MCJIT accepts an object with an undefined symbol and crashes at the call; `undefined_symbols` looks first.
+"""
+
+import struct
+from functools import cache
+
+import llvmlite.binding as llvm
+
+from tilewright.errors import CompileError
+
+_UNDEFINED, _SYMTAB, _SYMBOL_BYTES = 0, 2, 24
+
+
+class Engine:
+    """Object code mapped into this process, for as long as this object lives."""
+
+    def __init__(self, code: bytes) -> None:
+        missing = undefined_symbols(code)
+        if missing:
+            raise CompileError(f"the object code needs {', '.join(missing)}, which it must not; please report this")
+        _initialise()
+        machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
+            reloc="pic", codemodel="small", jit=True
+        )
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        self._engine.finalize_object()
+
+    def address(self, symbol: str) -> int:
+        """The address of a function; raises CompileError if there is none."""
+        address: int = self._engine.get_function_address(symbol)
+        if not address:
+            raise CompileError(f"the object code has no function {symbol}; please report this")
+        return address
+
+
+@cache
+def _initialise() -> None:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+
+
+def undefined_symbols(code: bytes) -> list[str]:
+    """Names that a 64-bit little-endian ELF object uses and does not define (ELF specification, symbol table)."""
+    if code[:6] != b"\x7fELF\x02\x01":
+        raise CompileError("the object code is not 64-bit little-endian ELF")
+    (sections,) = struct.unpack_from("<Q", code, 0x28)
+    size, count = struct.unpack_from("<HH", code, 0x3A)
+    headers = [struct.unpack_from("<IIQQQQIIQQ", code, sections + size * i) for i in range(count)]
+    names: list[str] = []
+    for _, kind, _, _, offset, length, link, *_ in headers:
+        if kind != _SYMTAB:
+            continue
+        strings = headers[link][4]
+        for at in range(offset + _SYMBOL_BYTES, offset + length, _SYMBOL_BYTES):
+            name, _, _, section = struct.unpack_from("<IBBH", code, at)
+            if section == _UNDEFINED and name:
+                end = code.index(b"\0", strings + name)
+                names.append(code[strings + name : end].decode())
+    return [name for name in names if name != "_GLOBAL_OFFSET_TABLE_"]
