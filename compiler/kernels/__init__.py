@@ -1,1 +1,1 @@
-"""Loop functions built from kernel plans, with no graph in sight."""
+"""Loop functions for single operations: from a frozen plan, tensor types and an epilogue to a `Kernel`."""

@@ -51,6 +51,8 @@ class Builder:
         self._params: list[Buffer | Var] = []
         self._block: list[Instr] = []
         self._count = 0
+        # Index arithmetic built so far, by (operation, operands): one dict for each open block.
+        self._known: list[dict[tuple[str, Operand, Operand], Var]] = [{}]
 
     # ---- parameters and results
 
@@ -76,6 +78,10 @@ class Builder:
         buffer = Buffer(name, type, size, access, align)
         self._params.append(buffer)
         return buffer
+
+    def parameter(self, name: str) -> Buffer:
+        """The buffer parameter called `name`."""
+        return next(p for p in self._params if isinstance(p, Buffer) and p.name == name)
 
     def finish(self) -> Function:
         """The function built."""
@@ -140,10 +146,7 @@ class Builder:
                 return 0
             if op == "rem" and plain_b and b == 1:
                 return 0
-        left, right = self._unify(a, b)
-        result = self._new(left.type)
-        self._block.append(nodes.Arith(result, op, left, right))
-        return result
+        return self._op2(op, a, b)
 
     def add(self, a: Number, b: Number) -> Any:
         """a + b."""
@@ -195,9 +198,30 @@ class Builder:
 
     def _op2(self, op: str, a: Number, b: Number) -> Operand:
         left, right = self._unify(a, b)
-        result = self._new(left.type)
-        self._block.append(nodes.Arith(result, op, left, right))
+        return self._numbered(nodes.Arith, op, left, right, left.type)
+
+    def _numbered(
+        self, kind: type[nodes.Arith] | type[nodes.Compare], op: str, a: Operand, b: Operand, type: Type
+    ) -> Var:
+        """Append an instruction; of indices, one that this block or one around it already has is used again."""
+        key = (op, a, b)
+        known = [scope[key] for scope in self._known if key in scope] if a.type == INDEX else []
+        if known:
+            return known[0]
+        result = self._new(type)
+        self._block.append(kind(result, op, a, b))
+        if a.type == INDEX:
+            self._known[-1][key] = result
         return result
+
+    def _inside(self, build: Callable[[], Any]) -> tuple[tuple[Instr, ...], Any]:
+        """The instructions that `build` appends, as a block of their own, and what it returns."""
+        outer, self._block = self._block, []
+        self._known.append({})
+        returned = build()
+        self._known.pop()
+        block, self._block = self._block, outer
+        return tuple(block), returned
 
     def fma(self, a: Number, b: Number, c: Number) -> Var:
         """a * b + c, rounded once; floats only."""
@@ -247,9 +271,7 @@ class Builder:
     def compare(self, op: str, a: Number, b: Number) -> Operand:
         """eq ne lt le gt ge, giving bool lanes."""
         left, right = self._unify(a, b)
-        result = self._new(BOOL.vector(left.type.lanes))
-        self._block.append(nodes.Compare(result, op, left, right))
-        return result
+        return self._numbered(nodes.Compare, op, left, right, BOOL.vector(left.type.lanes))
 
     def select(self, condition: Operand, a: Number, b: Number) -> Var:
         """a where the condition holds, else b."""
@@ -425,16 +447,14 @@ class Builder:
                 return list(body(lo, list(carried)) or [])
         variable = self._new(INDEX, "i")
         inner = [self._new(value.type, "c") for value in carried]
-        outer, self._block = self._block, []
-        yields = tuple(body(variable, list(inner)) or ())
-        block, self._block = self._block, outer
+        block, returned = self._inside(lambda: body(variable, list(inner)))
+        yields = tuple(returned or ())
         if len(yields) != len(inner) or any(y.type != c.type for y, c in zip(yields, inner, strict=True)):
             raise TypeError(f"a loop of {self.name} yields other types than it carries")
         results = tuple(self._new(value.type, "r") for value in carried)
         self._block.append(
             nodes.For(
-                variable, self.index(lo), self.index(hi), step, tuple(inner), tuple(carried), tuple(block), yields,
-                results,
+                variable, self.index(lo), self.index(hi), step, tuple(inner), tuple(carried), block, yields, results
             )
         )
         return list(results)
@@ -449,13 +469,9 @@ class Builder:
             elif otherwise is not None:
                 otherwise()
             return
-        outer, self._block = self._block, []
-        then()
-        first, self._block = self._block, []
-        if otherwise is not None:
-            otherwise()
-        second, self._block = self._block, outer
-        self._block.append(nodes.If(condition, tuple(first), tuple(second)))
+        first, _ = self._inside(then)
+        second, _ = self._inside(otherwise) if otherwise is not None else ((), None)
+        self._block.append(nodes.If(condition, first, second))
 
     def tiled(self, n: int, step: int, body: Callable[[Any, int], None], *, start: int = 0) -> None:
         """Cover `start..n` in tiles: `body(i, width)` with width `step`, and once with the remainder."""

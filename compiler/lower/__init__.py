@@ -1,0 +1,1 @@
+"""From a planned graph to kernel calls: the registry of lowerings by primitive name and the lowerings."""
