@@ -7,10 +7,10 @@
     b.lanes(n, 16, step)
     function = b.finish()
 
-Indices and sizes are Python ints where they are known and index operands where they are not; arithmetic on two
-Python numbers gives a Python number, so what is static folds as it is built. Operands of one operation take the
-type of the first that has one: a Python number becomes a constant of that type, a scalar meets a vector as a
-broadcast.
+Indices and sizes are Python ints where they are known and index operands where they are not; arithmetic on
+two Python numbers gives a Python number, so what is static folds as it is built, and equal arithmetic on
+indices is built once. Operands of one operation take the type of the first that has one: a Python number
+becomes a constant of that type, a scalar meets a vector as a broadcast.
 """
 
 from collections.abc import Callable, Sequence
@@ -203,7 +203,7 @@ class Builder:
     def _numbered(
         self, kind: type[nodes.Arith] | type[nodes.Compare], op: str, a: Operand, b: Operand, type: Type
     ) -> Var:
-        """Append an instruction; of indices, one that this block or one around it already has is used again."""
+        """Append an instruction; on indices, take the one that this block or one around it already has."""
         key = (op, a, b)
         known = [scope[key] for scope in self._known if key in scope] if a.type == INDEX else []
         if known:
@@ -436,7 +436,7 @@ class Builder:
         step: int = 1,
         carried: Sequence[Operand] = (),
     ) -> list[Operand]:
-        """`for i in lo..hi step step`: `body(i, carried)` builds an iteration and returns the new carried values.
+        """`for i in lo..hi step step`: `body(i, carried)` builds one and returns the new carried values.
 
         Returns the last ones. A range known to be empty builds nothing, one of a single iteration no loop.
         """
@@ -454,9 +454,10 @@ class Builder:
         results = tuple(self._new(value.type, "r") for value in carried)
         self._block.append(
             nodes.For(
-                variable, self.index(lo), self.index(hi), step, tuple(inner), tuple(carried), block, yields, results
+                variable, self.index(lo), self.index(hi), step, tuple(inner), tuple(carried), block, yields,
+                results,
             )
-        )
+        )  # fmt: skip
         return list(results)
 
     def if_(

@@ -6,10 +6,10 @@
         w: f32x16 = mul v, 2.0
         store y[i], w
 
-A function works on flat buffers of scalars whose sizes are known, so that the interpreter can hold every access
-to its bounds. Instructions are in SSA form; a `For` carries values from one iteration to the next. Index
-arithmetic is on the type index; indices count elements. Everything is static but loop variables: tails are masked by a
-number of active lanes known when the function is built.
+A function works on flat buffers of scalars whose sizes are known, so that the interpreter can hold every
+access to its bounds. Instructions are in SSA form; a `For` carries values from one iteration to the next.
+Index arithmetic is on the type index; indices count elements. Everything is static but loop variables: tails
+are masked by a number of active lanes known when the function is built.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ Kind = Literal["f", "bf", "i", "u", "b", "n"]
 class Type:
     """A scalar (`lanes` 1) or a vector.
 
-    Kinds: "f" IEEE float, "bf" bfloat, "i" signed, "u" unsigned, "b" bool (one bit in registers), "n" index: 64
-    bits that never overflow and are never divided where negative.
+    Kinds: "f" IEEE float, "bf" bfloat, "i" signed, "u" unsigned, "b" bool (one bit in registers), "n" index:
+    64 bits that never overflow and are never divided where negative. Lanes are a power of two.
     """
 
     kind: Kind
@@ -91,7 +91,7 @@ Access = Literal["in", "out", "inout", "local"]
 class Buffer:
     """A flat array of `size` scalars: a parameter, or ("local") scratch on the stack.
 
-    `align` is the alignment of element 0 in bytes; "in" buffers are never written, and no two buffers overlap.
+    `align` is the alignment of element 0 in bytes; "in" buffers are never written; no two buffers overlap.
     """
 
     name: str
@@ -170,7 +170,10 @@ class Select(Instr):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Cast(Instr):
-    """"convert" keeps the value (floats to integers truncate, saturate, NaN gives 0), "bitcast" keeps the bits."""
+    """"convert" keeps the value, "bitcast" keeps the bits.
+
+    Floats to integers truncate and saturate, NaN gives 0; integers to narrower integers drop the high bits.
+    """
 
     result: Var
     op: Literal["convert", "bitcast"]
@@ -226,7 +229,7 @@ class Load(Instr):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Gather(Instr):
-    """Lane k holds element `index + offset + steps[k]` (index lanes); lanes from `active` on are not read and hold 0."""
+    """Lane k holds element `index + offset + steps[k]`; lanes from `active` on are not read and hold 0."""
 
     result: Var
     buffer: Buffer
