@@ -16,7 +16,7 @@ FOLDERS = {
     "tilewright.runtime": "runtime",
 }
 
-# What puts the parts together: the top of `compiler` (pipeline, lowering) and the public interface.
+# What puts the parts together: the top of `compiler` (the pipeline) and the public interface.
 STAGES = (
     "compiler.ir",
     "compiler.loops",
@@ -24,6 +24,7 @@ STAGES = (
     "compiler.passes",
     "compiler.kernels",
     "compiler.codegen",
+    "compiler.lower",
     "compiler.targets",
 )
 PUBLIC = (*STAGES, "compiler", "frontends", "runtime")
@@ -39,6 +40,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "compiler.targets": (),
     "compiler.kernels": ("compiler.loops", "compiler.targets"),
     "compiler.codegen": ("compiler.loops", "compiler.targets"),
+    "compiler.lower": (
+        "compiler.ir",
+        "compiler.ops",
+        "compiler.loops",
+        "compiler.kernels",
+        "compiler.targets",
+    ),
     "compiler": STAGES,
     "frontends": ("compiler.ops", "compiler.ir"),
     "runtime": (),
