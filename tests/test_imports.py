@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
     "compiler.ir": (),
     "compiler.loops": (),
-    "compiler.ops": ("compiler.ir",),
+    "compiler.ops": ("compiler.ir", "compiler.loops"),
     "compiler.passes": ("compiler.ir", "compiler.ops", "compiler.targets"),
     "compiler.targets": (),
     "compiler.kernels": ("compiler.loops", "compiler.targets"),

@@ -58,8 +58,10 @@ class GraphBuilder:
         return value
 
     def constant(self, array: Any, name: str = "", dtype: Any = None) -> Value:
-        """A constant; `array` is anything NumPy takes, and is not copied."""
+        """A constant; `array` is anything NumPy takes, and is not copied unless its byte order is foreign."""
         array = np.asarray(array, dtype=dtype)
+        if not array.dtype.isnative:
+            array = array.astype(array.dtype.newbyteorder("="))
         value = Value(self._unique(name or "c"), TensorType(from_numpy(array.dtype), array.shape))
         self._constants[value] = array
         return value
@@ -83,10 +85,16 @@ class GraphBuilder:
         types = infer(name, attributes, [operand.type for operand in operands], self.source)
         if all(operand in self._constants for operand in operands) and sum(t.elements for t in types) < FOLD_LIMIT:
             arrays = compute(name, attributes, [self._constants[operand] for operand in operands])
-            return tuple(self.constant(array, dtype=t.dtype.numpy) for array, t in zip(arrays, types, strict=True))
+            return tuple(self._folded(array, type) for array, type in zip(arrays, types, strict=True))
         results = tuple(Value(self._unique(self.source or name), type) for type in types)
         self._nodes.append(Node(name, operands, results, attributes, self.source))
         return results
+
+    def _folded(self, array: Array, type: TensorType) -> Value:
+        """A constant of the type inferred, layout included."""
+        value = Value(self._unique("c"), type)
+        self._constants[value] = array
+        return value
 
     def finish(self, outputs: Mapping[str, Value]) -> Graph:
         """The graph with these outputs, without the nodes that they do not need."""
