@@ -19,6 +19,7 @@ FOLDERS = {
 # What puts the parts together: the top of `compiler` (the pipeline) and the public interface.
 STAGES = (
     "compiler.ir",
+    "compiler.ir.types",
     "compiler.loops",
     "compiler.ops",
     "compiler.passes",
@@ -27,7 +28,7 @@ STAGES = (
     "compiler.lower",
     "compiler.targets",
 )
-PUBLIC = (*STAGES, "compiler", "frontends", "runtime")
+PUBLIC = (*STAGES, "compiler", "frontends", "runtime", "runtime.artifact")
 
 # Part -> the other parts that it may import, all without the leading `tilewright.`; the public interface
 # itself is "". A module belongs to the longest name listed here. Every part may import itself and `errors`.
@@ -42,14 +43,16 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "compiler.codegen": ("compiler.loops", "compiler.targets"),
     "compiler.lower": (
         "compiler.ir",
+        "compiler.ir.types",
         "compiler.ops",
         "compiler.loops",
         "compiler.kernels",
         "compiler.targets",
     ),
-    "compiler": STAGES,
-    "frontends": ("compiler.ops", "compiler.ir"),
-    "runtime": (),
+    "compiler": (*STAGES, "runtime.artifact"),
+    "frontends": ("compiler.ops", "compiler.ir", "compiler.ir.types"),
+    "runtime.artifact": (),
+    "runtime": ("runtime.artifact",),
     "": PUBLIC,
     "cli": ("", *PUBLIC),
     "__main__": ("cli",),

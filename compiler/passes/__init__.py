@@ -1,1 +1,1 @@
-"""Graph-to-graph passes, one a file."""
+"""Graph to graph: one file a pass, each a function from Graph to Graph."""

@@ -1,0 +1,77 @@
+"""Dead code, common subexpressions and constants: what every other pass leaves behind.
+
+    %a = exp(%x)                 %a = exp(%x)
+    %b = exp(%x)          ->     %d = add(%a, %a)
+    %d = add(%a, %b)
+    %e = neg(%d)   (unused)
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from tilewright.compiler.ir import Graph, Node, Value
+from tilewright.compiler.ir.graph import Array, rewrite
+from tilewright.compiler.ops import compute
+
+
+def remove_dead(graph: Graph) -> Graph:
+    """Drop nodes whose results nothing needs, and constants nobody uses."""
+    needed = set(graph.outputs)
+    kept: list[Node] = []
+    for node in reversed(graph.nodes):
+        if any(result in needed for result in node.results):
+            needed.update(node.operands)
+            kept.append(node)
+    return graph.with_nodes(kept[::-1])
+
+
+def merge_equal(graph: Graph) -> Graph:
+    """Compute equal things once: nodes of the same primitive, attributes and operands, and equal constants."""
+    graph = _merge_constants(graph)
+    first: dict[Hashable, Node] = {}
+
+    def visit(node: Node) -> tuple[Sequence[Node], Mapping[Value, Value]] | None:
+        if node.op == "group":
+            return None
+        key = (node.op, node.attrs, node.operands)
+        if key not in first:
+            first[key] = node
+            return None
+        return [], dict(zip(node.results, first[key].results, strict=True))
+
+    return rewrite(graph, visit)
+
+
+def _merge_constants(graph: Graph) -> Graph:
+    """Small equal constants become one; large ones are not worth comparing."""
+    seen: dict[Hashable, Value] = {}
+    renamed: dict[Value, Value] = {}
+    for value, array in graph.constants.items():
+        if array.size <= 4096:
+            key = (value.type, array.tobytes())
+            renamed[value] = seen.setdefault(key, value)
+    nodes = [
+        replace(node, operands=tuple(renamed.get(operand, operand) for operand in node.operands))
+        for node in graph.nodes
+    ]
+    outputs = tuple(renamed.get(value, value) for value in graph.outputs)
+    return replace(graph, outputs=outputs).with_nodes(nodes)
+
+
+def fold_constants(graph: Graph) -> Graph:
+    """Compute nodes whose operands are all constants.
+
+    The arrays are physical: a folded `relayout` is the packing of a weight.
+    """
+    constants: dict[Value, Array] = dict(graph.constants)
+    kept: list[Node] = []
+    for node in graph.nodes:
+        if node.op == "group" or not node.operands or not all(operand in constants for operand in node.operands):
+            kept.append(node)
+            continue
+        arrays = compute(node.op, node.attrs, [constants[operand] for operand in node.operands])
+        for result, array in zip(node.results, arrays, strict=True):
+            constants[result] = np.asarray(array, dtype=result.type.dtype.numpy)
+    return graph.with_nodes(kept, constants)

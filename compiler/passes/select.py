@@ -1,0 +1,128 @@
+"""Choose how each node will be computed, before layouts: the layouts follow from the choice.
+
+    %y = conv(%x, %w) {...}      ->      %y = conv(%x, %w) {...} <ConvDirectPlan ...>
+
+A plan says which template computes the node and which layouts it reads and writes. Convolutional regions run in
+blocked channels (NCHW16c where a vector holds sixteen): a convolution starts one, and pooling, element-wise
+operations and concatenation on blocked values stay in it. A node without a plan reads and writes row-major.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from tilewright.compiler.ir import ROW_MAJOR, Graph, Layout, Node, Value
+from tilewright.compiler.kernels import conv_direct, conv_planar, depthwise, gemm, gemv, pool, pool_planar
+from tilewright.compiler.kernels.kernel import KernelPlan
+from tilewright.compiler.ops import PRIMITIVES
+from tilewright.compiler.ops.contraction import Conv
+from tilewright.compiler.ops.movement import Concat
+from tilewright.compiler.ops.reduction import Reduce
+from tilewright.compiler.ops.window import Pool
+from tilewright.compiler.targets import Target
+
+Plan = KernelPlan | None
+
+
+def select(graph: Graph, target: Target) -> Graph:
+    """The graph with a plan on every node that has more to choose than row-major loops."""
+    blocked: set[Value] = set()
+    nodes = []
+    for node in graph.nodes:
+        plan = _choose(node, blocked, target)
+        if plan is not None and plan.result_layout.blocks:
+            blocked.update(node.results)
+        nodes.append(replace(node, plan=plan))
+    return graph.with_nodes(nodes)
+
+
+def channel_blocks(node: Node, target: Target) -> Layout:
+    """Blocked channels for values of the node's result dtype: as many a block as a vector has lanes."""
+    return Layout(blocks=((1, target.lanes(node.results[0].type.dtype.bits)),))
+
+
+def _choose(node: Node, blocked: set[Value], target: Target) -> Plan:
+    if node.op in _CHOICES:
+        return _CHOICES[node.op](node, blocked, target)
+    if node.op in PRIMITIVES and PRIMITIVES[node.op].family == "elementwise":
+        return _elementwise(node, blocked, target)
+    return None
+
+
+def _conv(node: Node, blocked: set[Value], target: Target) -> Plan:
+    assert isinstance(node.attrs, Conv)
+    attrs = node.attrs
+    x, w = (operand.type for operand in node.operands)
+    kinds = {"strides": attrs.strides, "pads": attrs.pads, "dilations": attrs.dilations, "groups": attrs.groups}
+    if x.rank == 4 and x.dtype.is_float:
+        in_blocks = node.operands[0] in blocked or x.shape[1] >= target.lanes(x.dtype.bits)
+        plan: Plan = depthwise.plan(x, w, **kinds, target=target)
+        plan = plan or conv_direct.plan(x, w, **kinds, x_is_blocked_source=in_blocks, target=target)
+        if plan is not None:
+            return plan
+    return conv_planar.plan(x, w, **kinds, target=target)
+
+
+def _matmul(node: Node, blocked: set[Value], target: Target) -> Plan:
+    a, b = (operand.type for operand in node.operands)
+    return gemv.plan(a, b, target=target) or gemm.plan(a, b, target=target)
+
+
+def _pool(node: Node, blocked: set[Value], target: Target) -> Plan:
+    assert isinstance(node.attrs, Pool)
+    attrs = node.attrs
+    (x,) = node.operands
+    how = {"kernel": attrs.kernel, "strides": attrs.strides, "dilations": attrs.dilations, "pads": attrs.pads}
+    plan: Plan = None
+    if x in blocked:
+        plan = pool.plan(x.type, kind=node.op.removesuffix("_pool"), **how, target=target)
+    return plan or pool_planar.plan(x.type, kind=node.op.removesuffix("_pool"), **how, target=target)
+
+
+def _elementwise(node: Node, blocked: set[Value], target: Target) -> Plan:
+    """Blocked where a whole operand is; all element types in it must then have equally many lanes."""
+    shape = node.result.type.shape
+    whole = [operand for operand in node.operands if operand.type.shape == shape]
+    if not any(operand in blocked for operand in whole) or len(shape) < 3:
+        return None
+    bits = {value.type.dtype.bits for value in (*whole, node.result)}
+    layout = Layout(blocks=((1, target.lanes(max(bits))),))
+    layouts = []
+    for operand in node.operands:
+        if operand.type.elements == 1:
+            layouts.append(ROW_MAJOR)
+        elif operand.type.rank != len(shape):
+            return None
+        else:
+            layouts.append(ROW_MAJOR if operand.type.shape[1] == 1 else layout)
+    return KernelPlan(tuple(layouts), layout)
+
+
+def _concat(node: Node, blocked: set[Value], target: Target) -> Plan:
+    """Blocked along channels where every operand is and each but the last fills its blocks."""
+    assert isinstance(node.attrs, Concat)
+    layout = channel_blocks(node, target)
+    block = layout.block(1)
+    full = all(operand.type.shape[1] % block == 0 for operand in node.operands[:-1]) if node.attrs.axis == 1 else False
+    if not full or not all(operand in blocked for operand in node.operands):
+        return None
+    return KernelPlan((layout,) * len(node.operands), layout)
+
+
+def _reduce(node: Node, blocked: set[Value], target: Target) -> Plan:
+    """Blocked where the channels and the batch stay: global pooling."""
+    assert isinstance(node.attrs, Reduce)
+    (x,) = node.operands
+    if x not in blocked or not node.attrs.keepdims or set(node.attrs.axes) & {0, 1}:
+        return None
+    layout = channel_blocks(node, target)
+    return KernelPlan((layout,), layout)
+
+
+_CHOICES: dict[str, Callable[[Node, set[Value], Target], Plan]] = {
+    "conv": _conv,
+    "matmul": _matmul,
+    "max_pool": _pool,
+    "sum_pool": _pool,
+    "concat": _concat,
+    **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod"), _reduce),
+}
