@@ -1,0 +1,126 @@
+"""The epilogue of a template: the element-wise nodes fused behind it, computed on each of its vectors.
+
+    conv -> vector at (n, c, y, x) -> add(bias at c) -> relu -> store into the result at (n, c, y, x)
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tilewright.compiler.ir import Node, TensorType, Value
+from tilewright.compiler.ir.graph import Array
+from tilewright.compiler.kernels.kernel import Coordinates, View, loop_type
+from tilewright.compiler.loops import Builder, Const, Index, Operand
+from tilewright.compiler.ops import PRIMITIVES, compute
+
+
+@dataclass(frozen=True)
+class GroupEpilogue:
+    """The element-wise `body` behind a template's result `anchor`.
+
+    `operands` are the values the body reads besides the anchor, without the scalar constants in `scalars`, which
+    become immediates. `axis` is the template's lane axis.
+    """
+
+    anchor: Value
+    body: tuple[Node, ...]
+    operands: tuple[Value, ...]
+    scalars: dict[Value, Array]
+    result: Value
+    axis: int
+
+    @staticmethod
+    def of(body: tuple[Node, ...], constants: dict[Value, Array], axis: int) -> "GroupEpilogue":
+        """The epilogue of a group whose first node is the template's."""
+        anchor, rest = body[0].results[0], body[1:]
+        inside = {result for node in body for result in node.results}
+        outer = dict.fromkeys(operand for node in rest for operand in node.operands if operand not in inside)
+        scalars = {value: constants[value] for value in outer if value in constants and constants[value].size == 1}
+        operands = tuple(value for value in outer if value not in scalars)
+        return GroupEpilogue(anchor, rest, operands, scalars, body[-1].results[0], axis)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Everything the generated code depends on, for sharing kernels."""
+        numbers: dict[Value, object] = {self.anchor: "anchor"}
+        numbers |= {value: i for i, value in enumerate(self.operands)}
+        numbers |= {value: (value.type.dtype, array.tobytes()) for value, array in self.scalars.items()}
+        steps = []
+        for position, node in enumerate(self.body):
+            steps.append((node.op, node.attrs, tuple(numbers[operand] for operand in node.operands)))
+            numbers[node.results[0]] = ("step", position)
+        return (tuple(value.type for value in self.operands), tuple(steps), self.result.type, self.axis)
+
+    def declare(self, b: Builder) -> None:
+        """Add the operands and the result to the function's buffers."""
+        for position, value in enumerate(self.operands):
+            b.input(f"e{position}", loop_type(value.type.dtype), value.type.layout.size(value.type.shape))
+        result = self.result.type
+        b.output("y", loop_type(result.dtype), result.layout.size(result.shape))
+
+    def store(self, b: Builder, at: Coordinates, value: Operand, active: int) -> None:
+        """Compute the body on one vector and store its result."""
+        lanes = value.type.lanes
+        known: dict[Value, Operand] = {self.anchor: value}
+        for scalar, array in self.scalars.items():
+            type = loop_type(scalar.type.dtype).vector(lanes)
+            known[scalar] = Const(type, array.reshape(()).item())
+        for position, operand in enumerate(self.operands):
+            known[operand] = self._load(b, f"e{position}", operand.type, at, lanes, active)
+        for node in self.body:
+            formula = PRIMITIVES[node.op].formula
+            assert formula is not None
+            known[node.results[0]] = formula(b, node.attrs, *(known[operand] for operand in node.operands))
+        self._store(b, at, known[self.result], active)
+
+    def _load(
+        self, b: Builder, name: str, type: TensorType, at: Coordinates, lanes: int, active: int
+    ) -> Operand:
+        """The operand's elements at `at`, broadcast along its axes of 1."""
+        view = View.of(type)
+        missing = len(at) - type.rank
+        kept = [(0, 0) if dim == 1 else where for dim, where in zip(type.shape, at[missing:], strict=True)]
+        lane_axis = self.axis - missing
+        index, offset = view.address(b, kept)
+        buffer = b.parameter(name)
+        if lane_axis < 0 or type.shape[lane_axis] == 1:
+            return b.splat(b.load(buffer, index, offset=offset), lanes)
+        return b.load(buffer, index, lanes, offset=offset, active=active)
+
+    def _store(self, b: Builder, at: Coordinates, value: Operand, active: int) -> None:
+        view = View.of(self.result.type)
+        index, offset = view.address(b, at)
+        buffer = b.parameter("y")
+        channels, block = self.result.type.shape[self.axis], view.blocks[self.axis]
+        if channels % block == 0 or self._keeps_zero():
+            b.store(buffer, index, value, offset=offset, active=active)
+            return
+        lanes = value.type.lanes
+        real = channels % block
+        base, constant = at[self.axis]
+        first = b.add(base, constant)
+        mask = b.vector_const([1 if lane < real else 0 for lane in range(lanes)], loop_type(self.result.type.dtype))
+        self._store_last(b, buffer, index, offset, value, active, first, channels - real, mask)
+
+    def _store_last(
+        self, b: Builder, buffer: object, index: Index, offset: int, value: Operand, active: int, first: Index,
+        last: int, mask: Operand,
+    ) -> None:
+        """Store with zeros in the lanes beyond the last channel, where this is the last block."""
+        zeroed = b.select(b.compare("ne", mask, 0), value, 0)
+        chosen = zeroed if isinstance(first, int) else b.select(b.compare("ge", first, last), zeroed, value)
+        if isinstance(first, int) and first < last:
+            chosen = value  # type: ignore[assignment]
+        b.store(buffer, index, chosen, offset=offset, active=active)  # type: ignore[arg-type]
+
+    def _keeps_zero(self) -> bool:
+        """True where the body maps zero lanes (zero result, zero operands) to zero."""
+        known: dict[Value, Array] = {self.anchor: np.zeros((), self.anchor.type.dtype.numpy)}
+        known |= {value: array.reshape(()) for value, array in self.scalars.items()}
+        for value in self.operands:
+            if value.type.rank + self.axis < len(self.result.type.shape) or value.type.layout.block(self.axis) == 1:
+                return False
+            known[value] = np.zeros((), value.type.dtype.numpy)
+        for node in self.body:
+            (known[node.results[0]],) = compute(node.op, node.attrs, [known[operand] for operand in node.operands])
+        return bool(known[self.result] == 0)
