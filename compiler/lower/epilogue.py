@@ -5,13 +5,11 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from tilewright.compiler.ir import Node, TensorType, Value
 from tilewright.compiler.ir.graph import Array
 from tilewright.compiler.kernels.kernel import Coordinates, View, loop_type
-from tilewright.compiler.loops import Builder, Const, Index, Operand
-from tilewright.compiler.ops import PRIMITIVES, compute
+from tilewright.compiler.loops import BOOL, Builder, Const, Operand
+from tilewright.compiler.ops import PRIMITIVES
 
 
 @dataclass(frozen=True)
@@ -88,39 +86,18 @@ class GroupEpilogue:
         return b.load(buffer, index, lanes, offset=offset, active=active)
 
     def _store(self, b: Builder, at: Coordinates, value: Operand, active: int) -> None:
+        """Store the result, with zeros in the lanes beyond the last channel of a blocked one."""
         view = View.of(self.result.type)
         index, offset = view.address(b, at)
-        buffer = b.parameter("y")
         channels, block = self.result.type.shape[self.axis], view.blocks[self.axis]
-        if channels % block == 0 or self._keeps_zero():
-            b.store(buffer, index, value, offset=offset, active=active)
-            return
-        lanes = value.type.lanes
         real = channels % block
-        base, constant = at[self.axis]
-        first = b.add(base, constant)
-        mask = b.vector_const([1 if lane < real else 0 for lane in range(lanes)], loop_type(self.result.type.dtype))
-        self._store_last(b, buffer, index, offset, value, active, first, channels - real, mask)
-
-    def _store_last(
-        self, b: Builder, buffer: object, index: Index, offset: int, value: Operand, active: int, first: Index,
-        last: int, mask: Operand,
-    ) -> None:
-        """Store with zeros in the lanes beyond the last channel, where this is the last block."""
-        zeroed = b.select(b.compare("ne", mask, 0), value, 0)
-        chosen = zeroed if isinstance(first, int) else b.select(b.compare("ge", first, last), zeroed, value)
-        if isinstance(first, int) and first < last:
-            chosen = value  # type: ignore[assignment]
-        b.store(buffer, index, chosen, offset=offset, active=active)  # type: ignore[arg-type]
-
-    def _keeps_zero(self) -> bool:
-        """True where the body maps zero lanes (zero result, zero operands) to zero."""
-        known: dict[Value, Array] = {self.anchor: np.zeros((), self.anchor.type.dtype.numpy)}
-        known |= {value: array.reshape(()) for value, array in self.scalars.items()}
-        for value in self.operands:
-            if value.type.rank + self.axis < len(self.result.type.shape) or value.type.layout.block(self.axis) == 1:
-                return False
-            known[value] = np.zeros((), value.type.dtype.numpy)
-        for node in self.body:
-            (known[node.results[0]],) = compute(node.op, node.attrs, [known[operand] for operand in node.operands])
-        return bool(known[self.result] == 0)
+        if real:
+            base, constant = at[self.axis]
+            first = b.add(base, constant)
+            is_real = Const(BOOL.vector(block), tuple(lane < real for lane in range(block)))
+            if not isinstance(first, int):
+                masked = b.select(is_real, value, 0)
+                value = b.select(b.compare("ge", first, channels - real), masked, value)
+            elif first >= channels - real:
+                value = b.select(is_real, value, 0)
+        b.store(b.parameter("y"), index, value, offset=offset, active=active)

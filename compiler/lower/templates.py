@@ -1,0 +1,39 @@
+"""Lowering of nodes with a template: plan, operand types and epilogue become a kernel and its call."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tilewright.compiler.ir import Node, TensorType, Value
+from tilewright.compiler.kernels import conv_direct, conv_planar, depthwise, gemm, gemv, pool, pool_planar
+from tilewright.compiler.kernels.kernel import Kernel
+from tilewright.compiler.lower.context import Lowering, lowering
+from tilewright.compiler.lower.epilogue import GroupEpilogue
+
+Build = Callable[..., Kernel]
+
+_TEMPLATES: dict[str, tuple[Build, Callable[[TensorType], int]]] = {
+    "conv_direct": (conv_direct.build, lambda result: 1),
+    "depthwise": (depthwise.build, lambda result: 1),
+    "pool": (pool.build, lambda result: 1),
+    "conv_planar": (conv_planar.build, lambda result: result.rank - 1),
+    "pool_planar": (pool_planar.build, lambda result: result.rank - 1),
+    "gemm": (gemm.build, lambda result: result.rank - 1),
+    "gemv": (gemv.build, lambda result: result.rank - 1),
+}
+"""By template: its builder, and the lane axis of its result."""
+
+
+@lowering(*(f"template:{name}" for name in _TEMPLATES))
+def lower_template(state: Lowering, node: Node) -> None:
+    """Lower a group whose first node has a template plan."""
+    anchor = node.body[0]
+    plan: Any = node.plan
+    build, lane_axis = _TEMPLATES[plan.template]
+    result = anchor.results[0].type
+    constants = {value: state.graph.constants[value] for value in node.operands if value in state.graph.constants}
+    epilogue = GroupEpilogue.of(node.body, constants, lane_axis(result))
+    types = tuple(operand.type for operand in anchor.operands)
+    key = (plan, types, result, epilogue.key)
+    kernel = state.kernel(plan.template, key, lambda name: build(name, plan, *types, result, epilogue))
+    arguments: tuple[Value, ...] = (*anchor.operands, *epilogue.operands, *node.results)
+    state.call(kernel, arguments, node, plan.template)
