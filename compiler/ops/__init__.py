@@ -1,8 +1,8 @@
 """Graph primitives by family, and composites that both frontends build operators from.
 
-    PRIMITIVES["conv"]                       one definition each: attributes, infer, reference, formula
-    g = GraphBuilder("net"); g.op("relu", x)
-    composites.softmax(g, x, axes=(1,))      plain functions over a GraphBuilder
+PRIMITIVES["conv"]                       one definition each: attributes, infer, reference, formula
+g = GraphBuilder("net"); g.op("relu", x)
+composites.softmax(g, x, axes=(1,))      plain functions over a GraphBuilder
 """
 
 # The families define their primitives as they are imported.
@@ -26,6 +26,18 @@ from tilewright.compiler.ops.registry import (
 )
 
 __all__ = [
-    "PRIMITIVES", "GraphBuilder", "Primitive", "compute", "contraction", "elementwise", "evaluate", "gather", "infer",
-    "layout", "movement", "reduction", "verify_types", "window",
+    "PRIMITIVES",
+    "GraphBuilder",
+    "Primitive",
+    "compute",
+    "contraction",
+    "elementwise",
+    "evaluate",
+    "gather",
+    "infer",
+    "layout",
+    "movement",
+    "reduction",
+    "verify_types",
+    "window",
 ]

@@ -83,7 +83,10 @@ class GraphBuilder:
         """The results of a primitive."""
         attributes = PRIMITIVES[name].attrs(**attrs)
         types = infer(name, attributes, [operand.type for operand in operands], self.source)
-        if all(operand in self._constants for operand in operands) and sum(t.elements for t in types) < FOLD_LIMIT:
+        if (
+            all(operand in self._constants for operand in operands)
+            and sum(t.elements for t in types) < FOLD_LIMIT
+        ):
             arrays = compute(name, attributes, [self._constants[operand] for operand in operands])
             return tuple(self._folded(array, type) for array, type in zip(arrays, types, strict=True))
         results = tuple(Value(self._unique(self.source or name), type) for type in types)

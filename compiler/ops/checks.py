@@ -1,4 +1,4 @@
-"""Checks that `infer` functions share; each raises GraphError saying which operand, axis or dimension is wrong."""
+"""Checks that `infer` functions share; each raises GraphError that names the operand, axis or dimension."""
 
 from collections.abc import Callable, Sequence
 
@@ -36,13 +36,17 @@ def check_same_dtype(types: Sequence[TensorType], first: int = 0) -> None:
     """All operands from position `first` on hold one dtype."""
     for position, type in enumerate(types[first:], first):
         if type.dtype != types[first].dtype:
-            raise GraphError(f"operand {position} holds {type.dtype}; expected {types[first].dtype} as operand {first}")
+            raise GraphError(
+                f"operand {position} holds {type.dtype}; expected {types[first].dtype} as operand {first}"
+            )
 
 
 def check_rank(type: TensorType, position: int, at_least: int) -> None:
     """Operand `position` has `at_least` dimensions or more."""
     if type.rank < at_least:
-        raise GraphError(f"operand {position} has shape {type.shape}; expected at least {at_least} dimensions")
+        raise GraphError(
+            f"operand {position} has shape {type.shape}; expected at least {at_least} dimensions"
+        )
 
 
 def check_axis(axis: int, rank: int, name: str = "axis") -> None:

@@ -1,7 +1,7 @@
 """Primitives that multiply and sum.
 
-    conv{strides, pads, dilations, groups}    x (N, C, *spatial), w (O, C/groups, *kernel); no bias
-    matmul                                    (..., M, K) x (..., K, N), leading dimensions broadcast
+conv{strides, pads, dilations, groups}    x (N, C, *spatial), w (O, C/groups, *kernel); no bias
+matmul                                    (..., M, K) x (..., K, N), leading dimensions broadcast
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,9 @@ def _infer_conv(attrs: Conv, *types: TensorType) -> tuple[TensorType, ...]:
     check_dtype(x, 0, "numbers")
     check_same_dtype(types)
     if w.rank != x.rank:
-        raise GraphError(f"operand 1 has shape {w.shape}; expected {x.rank} dimensions as operand 0, {x.shape}")
+        raise GraphError(
+            f"operand 1 has shape {w.shape}; expected {x.rank} dimensions as operand 0, {x.shape}"
+        )
     if attrs.groups < 1 or x.shape[1] % attrs.groups or w.shape[0] % attrs.groups:
         raise GraphError(
             f"groups is {attrs.groups}, which does not divide the {x.shape[1]} input channels and the "
@@ -51,7 +53,7 @@ def _infer_conv(attrs: Conv, *types: TensorType) -> tuple[TensorType, ...]:
         )
     if x.shape[1] != w.shape[1] * attrs.groups:
         raise GraphError(
-            f"operand 1 has shape {w.shape}: filters for {w.shape[1]} x {attrs.groups} groups input channels; "
+            f"operand 1 has shape {w.shape}: filters for {w.shape[1]} x {attrs.groups} groups channels; "
             f"operand 0 has {x.shape[1]}"
         )
     windows = window_shape(x.shape[2:], w.shape[2:], attrs.strides, attrs.dilations, attrs.pads)

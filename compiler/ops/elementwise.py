@@ -5,8 +5,8 @@
     ternary  where(bool, x, y)
     cast{dtype}
 
-Operands broadcast as in NumPy. NaN propagates: relu is x < 0 ? 0 : x, min and max return NaN if either operand
-is. Integer arithmetic wraps; integer division by zero (div, mod, rem) gives 0.
+Operands broadcast as in NumPy. NaN propagates: relu is x < 0 ? 0 : x, min and max return NaN if either
+operand is. Integer arithmetic wraps; integer division by zero (div, mod, rem) gives 0.
 """
 
 import math
@@ -28,11 +28,11 @@ from tilewright.compiler.ops.registry import Infer, primitive
 
 def _sigmoid(x: Array) -> Array:
     small = np.exp(-np.abs(x))
-    return np.where(x < 0, small, 1) / (1 + small)
+    return np.asarray(np.where(x < 0, small, 1) / (1 + small))
 
 
 def _erf(x: Array) -> Array:
-    return np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype)
+    return np.asarray(np.vectorize(math.erf, otypes=[np.float64])(x), dtype=x.dtype)
 
 
 def _relu(x: Array) -> Array:
@@ -92,7 +92,7 @@ def _define(
     result: DType | None = None,
     first: int = 0,
 ) -> None:
-    """`compute(*arrays)` and `formula(builder, *operands)`; the result's dtype is the operands' unless given."""
+    """`compute(*arrays)` and `formula(builder, *operands)`; `result` is the dtype if not the operands'."""
 
     def reference(attrs: Attrs, *arrays: Array) -> tuple[Array]:
         dtype = result.numpy if result else arrays[-1].dtype
@@ -166,7 +166,7 @@ _define("where", 3, "anything", np.where, Builder.select, first=1)
 
 @dataclass(frozen=True)
 class Cast(Attrs):
-    """The result's element type. Floats to integers truncate and saturate, NaN gives 0; to bool is "not zero"."""
+    """The result's element type. Floats to integers truncate, saturate, NaN gives 0; to bool is "not 0"."""
 
     dtype: DType
 

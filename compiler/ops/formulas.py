@@ -1,7 +1,7 @@
 """One-element formulas of elementwise primitives that take more than one builder call.
 
-A formula is `f(b, x, ...)`: loop operands of equal lanes in, one loop operand out. Those for integers never trap:
-a divisor of 0, and the smallest integer divided by -1, are replaced before the division.
+A formula is `f(b, x, ...)`: loop operands of equal lanes in, one loop operand out. Those for integers never
+trap: a divisor of 0, and the smallest integer divided by -1, are replaced before the division.
 """
 
 from collections.abc import Callable
@@ -88,8 +88,8 @@ def _integer(
 def _float_rem(b: Builder, x: Operand, y: Operand) -> Operand:
     """C's fmod, exact, without calling it.
 
-    The residual r - q * y of a rounded quotient q is representable, so each step takes 53 bits off |r| without
-    error. The number of steps is one for quotients below 2**50, else what the exponents' range may need.
+    The residual r - q * y of a rounded quotient q is representable, so each step takes 53 bits off |r|
+    without error. One step does for quotients below 2**50, else there are as many as the exponents may need.
     """
     source = x.type
     if source.bits < 64:

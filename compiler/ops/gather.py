@@ -86,7 +86,7 @@ primitive(
 
 @dataclass(frozen=True)
 class Resample(Attrs):
-    """The axis of x along which to sum: out[.., i, ..] = sum over t of weight[i, t] * x[.., index[i, t], ..]."""
+    """The axis of x to sum along: out[.., i, ..] = sum over t of weight[i, t] * x[.., index[i, t], ..]."""
 
     axis: int
 
@@ -99,7 +99,9 @@ def _infer_resample(attrs: Resample, *types: TensorType) -> tuple[TensorType, ..
     if index.dtype != I64 or index.rank != 2:
         raise GraphError(f"operand 1 is {index}; expected i64 indices of shape (n, taps)")
     if weight.dtype != x.dtype or weight.shape != index.shape:
-        raise GraphError(f"operand 2 is {weight}; expected {x.dtype} weights of operand 1's shape {index.shape}")
+        raise GraphError(
+            f"operand 2 is {weight}; expected {x.dtype} weights of operand 1's shape {index.shape}"
+        )
     if x.shape[attrs.axis] == 0 and index.elements:
         raise GraphError(f"axis {attrs.axis} of operand 0 is empty; operand 1 has nothing to choose from")
     shape = (*x.shape[: attrs.axis], index.shape[0], *x.shape[attrs.axis + 1 :])

@@ -1,14 +1,15 @@
 """The primitive that changes where a tensor's elements lie.
 
-    relayout{layout, source, shape}     shape: the logical one; source: the operand's layout; layout: the result's
+    relayout{layout, source, shape}     shape: the logical one; source, layout: the operand's and the result's
 
-The tensor means the same before and after. The reference works on physical arrays: it fills block remainders and
-physical pads with zeros.
+The tensor means the same before and after. The reference works on physical arrays: it fills block
+remainders and physical pads with zeros.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,9 @@ def _check_layout(layout: Layout, rank: int) -> None:
     if layout.axes and sorted(layout.axes) != list(range(rank)):
         raise GraphError(f"layout axes {layout.axes} are not a permutation of operand 0's {rank} axes")
     if layout.pads and len(layout.pads) != rank:
-        raise GraphError(f"layout pads {layout.pads} have {len(layout.pads)} entries; expected {rank}, one per axis")
+        raise GraphError(
+            f"layout pads {layout.pads} have {len(layout.pads)} entries; expected {rank}, one per axis"
+        )
     blocked = [axis for axis, _ in layout.blocks]
     for axis, size in layout.blocks:
         if not 0 <= axis < rank or size < 1 or blocked.count(axis) > 1:
@@ -53,10 +56,13 @@ def _infer_relayout(attrs: Relayout, *types: TensorType) -> tuple[TensorType, ..
     return (x.with_layout(attrs.layout),)
 
 
+Part = tuple[slice, tuple[int, ...], tuple[slice, ...]]
+
+
 def _pieces(layout: Layout, shape: Shape, row: Array, physical: Array) -> Iterator[tuple[Array, Array]]:
     """Views of the row-major and the physical array that hold the same elements, and together all of them.
 
-    A blocked axis is split in (blocks, block); its whole blocks make one piece and its last, partial block another.
+    A blocked axis is split in (blocks, block); its whole blocks make one piece, a partial last block another.
     """
     rank = len(shape)
     position = {axis: dim for dim, axis in enumerate(layout.order(rank))}
@@ -65,21 +71,22 @@ def _pieces(layout: Layout, shape: Shape, row: Array, physical: Array) -> Iterat
     order = [dim for axis in range(rank) for dim in (position[axis], inner.get(axis)) if dim is not None]
     ordered = physical.transpose(order)
 
-    def parts(axis: int) -> list[tuple[slice, tuple[int, ...], tuple[slice, ...]]]:
+    def parts(axis: int) -> list[Part]:
         """(logical elements, their split dimensions, physical elements) of each part of an axis."""
         size, block, before = shape[axis], layout.block(axis), layout.pad(axis)[0]
         if axis not in inner:
             return [(slice(None), (size,), (slice(before, before + size),))]
         whole, rest = divmod(size, block)
-        found = [(slice(0, whole * block), (whole, block), (slice(0, whole), slice(None)))]
+        found: list[Part] = [(slice(0, whole * block), (whole, block), (slice(0, whole), slice(None)))]
         if rest:
             found.append((slice(whole * block, size), (1, rest), (slice(whole, whole + 1), slice(0, rest))))
         return found
 
     for combination in product(*map(parts, range(rank))):
         split = [dim for _, dims, _ in combination for dim in dims]
-        chosen = row[(*(part for part, _, _ in combination), ...)].reshape(split)
-        yield chosen, ordered[(*(part for _, _, parts in combination for part in parts), ...)]
+        logical: tuple[Any, ...] = (*(part for part, _, _ in combination), ...)
+        packed: tuple[Any, ...] = (*(part for _, _, parts in combination for part in parts), ...)
+        yield row[logical].reshape(split), ordered[packed]
 
 
 def pack(layout: Layout, x: Array) -> Array:
@@ -106,7 +113,4 @@ def _reference_relayout(attrs: Relayout, x: Array) -> tuple[Array]:
     return (pack(attrs.layout, unpack(attrs.source, attrs.shape, x)),)
 
 
-primitive(
-    "relayout", family="layout", attrs=Relayout, infer=_infer_relayout, reference=_reference_relayout
-)
-
+primitive("relayout", family="layout", attrs=Relayout, infer=_infer_relayout, reference=_reference_relayout)

@@ -8,7 +8,7 @@ References return views where NumPy can: constants may be large.
 
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,9 @@ def _infer_reshape(attrs: Reshape, *types: TensorType) -> tuple[TensorType, ...]
     check_count(types, 1)
     (x,) = types
     if any(dim < 0 for dim in attrs.shape) or prod(attrs.shape) != x.elements:
-        raise GraphError(f"operand 0 has shape {x.shape}, {x.elements} elements; it cannot become {attrs.shape}")
+        raise GraphError(
+            f"operand 0 has shape {x.shape}, {x.elements} elements; it cannot become {attrs.shape}"
+        )
     return (TensorType(x.dtype, attrs.shape),)
 
 
@@ -106,7 +108,7 @@ primitive(
 
 @dataclass(frozen=True)
 class Slice(Attrs):
-    """Element `i` of the result's axis is element `start + i * step` of the operand's, `size` of them an axis."""
+    """Element `i` of a result's axis is the operand's element `start + i * step`; it has `size` of them."""
 
     start: tuple[int, ...]
     size: tuple[int, ...]
@@ -126,7 +128,7 @@ def _infer_slice(attrs: Slice, *types: TensorType) -> tuple[TensorType, ...]:
         last = start + (size - 1) * step
         if size and not (0 <= start < x.shape[axis] and 0 <= last < x.shape[axis]):
             raise GraphError(
-                f"axis {axis} of operand 0 has {x.shape[axis]} elements; elements {start} to {last} were asked for"
+                f"axis {axis} of operand 0 has {x.shape[axis]} elements; the slice takes {start} to {last}"
             )
     return (TensorType(x.dtype, attrs.size),)
 
@@ -189,7 +191,9 @@ def _infer_pad(attrs: Pad, *types: TensorType) -> tuple[TensorType, ...]:
         low, high, gap = attrs.low[axis], attrs.high[axis], attrs.interior[axis]
         padded = dim + max(dim - 1, 0) * gap + low + high
         if padded < 0:
-            raise GraphError(f"pads ({low}, {high}) drop more than the {padded - low - high} elements of axis {axis}")
+            raise GraphError(
+                f"pads ({low}, {high}) drop more than the {padded - low - high} elements of axis {axis}"
+            )
         if attrs.mode != "constant" and dim == 0 and padded:
             raise GraphError(f"axis {axis} of operand 0 is empty; mode {attrs.mode} has nothing to repeat")
         dims.append(padded)
@@ -197,7 +201,7 @@ def _infer_pad(attrs: Pad, *types: TensorType) -> tuple[TensorType, ...]:
 
 
 def source_indices(mode: PadMode, size: int, low: int, high: int) -> npt.NDArray[np.int64]:
-    """For each of the `low + size + high` padded positions of an axis, the element it copies; not "constant"."""
+    """The element that each of an axis's `low + size + high` padded positions copies; not "constant"."""
     wanted = np.arange(-low, size + high, dtype=np.int64)
     if mode == "edge":
         return wanted.clip(0, size - 1)
@@ -214,7 +218,9 @@ def _reference_pad(attrs: Pad, x: Array) -> tuple[Array]:
             if low or high:
                 x = x.take(source_indices(attrs.mode, x.shape[axis], low, high), axis=axis)
         return (x,)
-    shape, source, target = [], [], []
+    shape: list[int] = []
+    source: list[Any] = []
+    target: list[Any] = []
     for size, low, high, gap in zip(x.shape, attrs.low, attrs.high, attrs.interior, strict=True):
         stride = gap + 1
         padded = size + max(size - 1, 0) * gap + low + high
@@ -272,5 +278,7 @@ primitive(
     family="movement",
     attrs=Concat,
     infer=_infer_concat,
-    reference=lambda attrs, *arrays: (np.concatenate(arrays, axis=attrs.axis) if len(arrays) > 1 else arrays[0],),
+    reference=lambda attrs, *arrays: (
+        np.concatenate(arrays, axis=attrs.axis) if len(arrays) > 1 else arrays[0],
+    ),
 )

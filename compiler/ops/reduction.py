@@ -1,7 +1,7 @@
 """Primitives that reduce whole axes.
 
-    reduce_sum reduce_prod reduce_max reduce_min {axes, keepdims}
-    argmax argmin {axis, keepdims, last} -> i64
+reduce_sum reduce_prod reduce_max reduce_min {axes, keepdims}
+argmax argmin {axis, keepdims, last} -> i64
 """
 
 from collections.abc import Callable
@@ -62,7 +62,11 @@ def _accumulating(reduce: Callable[..., Any]) -> Reference:
 
     def reference(attrs: Reduce, x: Array) -> tuple[Array]:
         wide = np.float64 if x.dtype.kind == "f" else x.dtype
-        return (np.asarray(reduce(x, axis=attrs.axes, keepdims=attrs.keepdims, dtype=wide)).astype(x.dtype, copy=False),)
+        return (
+            np.asarray(reduce(x, axis=attrs.axes, keepdims=attrs.keepdims, dtype=wide)).astype(
+                x.dtype, copy=False
+            ),
+        )
 
     return reference
 
@@ -77,8 +81,12 @@ def _extremum(reduce: Callable[..., Any], empty: Callable[[np.dtype[Any]], Any])
     return reference
 
 
-primitive("reduce_sum", family="reduction", attrs=Reduce, infer=_infer_reduce, reference=_accumulating(np.sum))
-primitive("reduce_prod", family="reduction", attrs=Reduce, infer=_infer_reduce, reference=_accumulating(np.prod))
+primitive(
+    "reduce_sum", family="reduction", attrs=Reduce, infer=_infer_reduce, reference=_accumulating(np.sum)
+)
+primitive(
+    "reduce_prod", family="reduction", attrs=Reduce, infer=_infer_reduce, reference=_accumulating(np.prod)
+)
 primitive(
     "reduce_max", family="reduction", attrs=Reduce, infer=_infer_reduce, reference=_extremum(np.max, _lowest)
 )

@@ -2,10 +2,10 @@
 
     primitive("relu", family="elementwise", infer=..., reference=..., formula=...)
 
-A primitive is one definition: its name, its attributes (a frozen dataclass), how result types follow from operand
-types (`infer`), what it computes on NumPy arrays (`reference`: the oracle of the tests, and what constant folding
-runs) and, for elementwise primitives, the formula for one element that kernels inline. Both frontends compose
-their operators from these.
+A primitive is one definition: its name, its attributes (a frozen dataclass), how result types follow from
+operand types (`infer`), what it computes on NumPy arrays (`reference`: the oracle of the tests, and what
+constant folding runs; it may return views) and, for elementwise primitives, the formula for one element that
+kernels inline. Both frontends compose their operators from these.
 """
 
 from collections.abc import Callable, Sequence
@@ -77,8 +77,8 @@ def infer(op: str, attrs: Attrs, types: Sequence[TensorType], node: str = "") ->
         if prod(result.shape) > MAX_ELEMENTS:
             shown = "x".join(map(str, result.shape))
             raise ResourceError(
-                f"the result would have {shown} elements, more than 2**36; check the model's shapes or pass smaller "
-                "ones with shapes=",
+                f"the result would have {shown} elements, more than 2**36; check the model's shapes or pass "
+                "smaller ones with shapes=",
                 node=node, operator=op,
             )  # fmt: skip
     return results

@@ -23,7 +23,7 @@ Pads = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Pool(Attrs):
-    """The window along each spatial axis: its elements, their distance, the windows' distance, zeros around x."""
+    """Along each spatial axis: the window's elements, the windows' distance, the elements' distance, pads."""
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
@@ -92,9 +92,7 @@ def _lowest(dtype: np.dtype[Any]) -> Any:
     return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
 
 
-primitive(
-    "max_pool", family="window", attrs=Pool, infer=_infer_pool, reference=_pool(np.maximum, _lowest)
-)
+primitive("max_pool", family="window", attrs=Pool, infer=_infer_pool, reference=_pool(np.maximum, _lowest))
 primitive(
     "sum_pool", family="window", attrs=Pool, infer=_infer_pool, reference=_pool(np.add, lambda dtype: 0)
 )
