@@ -9,13 +9,14 @@ knows, and outer layers add the rest with `located`.
         UnsupportedError        the model asks for something Tilewright does not do yet
         GraphError              the graph contradicts itself (shapes, types, cycles, unknown names)
             UnknownNameError    a name that the model does not have; carries the closest ones
+            ShapeNeededError    an input's shape is not known; carries the declared dimensions
         ResourceError           the request exceeds a limit (dimensions, memory)
         CallError               a call's arguments do not fit the compiled model
         CompileError            code generation failed: a defect of Tilewright, with what to report
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class TilewrightError(Exception):
@@ -71,6 +72,30 @@ class UnknownNameError(GraphError):
         hint = f"; the closest are {', '.join(shown)}" if shown else ""
         super().__init__(f"no {kind} is called '{name}'{hint}", model=model)
         self.closest = shown
+
+
+class ShapeNeededError(GraphError):
+    """Inputs have dimensions that only a call or `shapes=` can settle; `inputs` gives their declared dimensions.
+
+    A dimension is a number, a symbol or None; the dimensions are None where not even their number is declared.
+    """
+
+    def __init__(self, inputs: Mapping[str, Sequence[int | str | None] | None], *, model: str = "") -> None:
+        shown, example = [], []
+        for name, dims in inputs.items():
+            if dims is None:
+                shown.append(f"'{name}' (unknown rank)")
+                example.append(f"'{name}': (...)")
+            else:
+                known = ["?" if dim is None else str(dim) for dim in dims]
+                shown.append(f"'{name}' ({' x '.join(known)})")
+                example.append(f"'{name}': ({', '.join(str(d) if isinstance(d, int) else '1' for d in dims)},)")
+        super().__init__(
+            f"the shape of {'input' if len(shown) == 1 else 'inputs'} {', '.join(shown)} is not known; pass it, "
+            f"for example shapes={{{', '.join(example)}}}",
+            model=model,
+        )
+        self.inputs = dict(inputs)
 
 
 class ResourceError(TilewrightError):

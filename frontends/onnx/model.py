@@ -1,0 +1,340 @@
+"""Reads an ONNX file into plain data; the one place, with `tensors`, that knows protobuf.
+
+    Model
+        name            what messages call it: the path
+        nodes           Node("conv1", "Conv", domain="", opset=13, inputs=("x", "w"), outputs=("y",),
+                             attributes={"strides": (1, 1)})
+        initializers    {"w": Tensor("w", "float", (64, 3, 3, 3), array)}   arrays are views of the mapped file
+        inputs          Port("x", F32, "float", (None, 3, "height", 224)), without the initialisers
+        outputs         the same, as declared: assertions about shapes, never a source of them
+
+Calls of functions that the model defines are replaced by their bodies. Nothing is judged here except what makes
+the file unreadable (ModelError): whether the graph makes sense is for `translate` to say.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+)
+
+from tilewright.compiler.ir import DType
+from tilewright.frontends.onnx.tensors import Tensor, TensorReader, dtype_of, map_file, type_name
+from tilewright.frontends.onnx.wire import Damaged, split
+from tilewright.errors import ModelError, ResourceError, TilewrightError
+
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | ModelProto
+Dim = int | str | None
+
+MAX_NODES = 1_000_000
+"""A model may have no more nodes once its functions are expanded: nested calls can ask for any number."""
+
+MAX_CALL_DEPTH = 64
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """An attribute that no supported operator reads (a sub-graph, a sparse tensor, a type)."""
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Inside a function: the value of the caller's attribute `name`."""
+
+    name: str
+
+
+Attribute = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | Tensor | Opaque | Reference
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One node. `opset` is the version of its domain; an input or output that is left out is an empty string."""
+
+    name: str
+    op: str
+    domain: str
+    opset: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Attribute]
+
+    @property
+    def full_op(self) -> str:
+        """The operator with its domain, if it is not ONNX's own."""
+        return f"{self.domain}.{self.op}" if self.domain else self.op
+
+
+@dataclass(frozen=True)
+class Port:
+    """A declared input or output. A dim is a number, a symbol, or None (unknown); `dims` is None without a rank."""
+
+    name: str
+    dtype: DType | None
+    type_name: str
+    dims: tuple[Dim, ...] | None
+
+    def __str__(self) -> str:
+        dims = "unknown rank" if self.dims is None else "x".join("?" if dim is None else str(dim) for dim in self.dims)
+        return f"{self.name}: {self.type_name} {dims or 'scalar'}"
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model file as data."""
+
+    name: str
+    graph_name: str
+    opsets: Mapping[str, int]
+    nodes: tuple[Node, ...]
+    initializers: Mapping[str, Tensor]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+
+def read_model(source: Source, *, folder: str | os.PathLike[str] | None = None, name: str = "") -> Model:
+    """Read a model from a path, its bytes or a ModelProto.
+
+    `folder` is where external data lie; a path's own folder if not given. `name` is what messages call the model.
+    Raises ModelError.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        name = name or str(path)
+        folder = path.parent if folder is None else folder
+    name = name or "the model"
+    try:
+        if isinstance(source, ModelProto):
+            proto, payloads = source, [None] * len(source.graph.initializer)
+        else:
+            data = _open(Path(source)) if isinstance(source, (str, os.PathLike)) else memoryview(source).cast("B")
+            proto, payloads = _parse(data)
+        return _Reader(TensorReader(None if folder is None else Path(folder))).model(proto, payloads, name)
+    except TilewrightError as error:
+        error.model = name
+        raise
+    except UnicodeDecodeError:
+        raise ModelError("a name in it is not UTF-8 text; the file is damaged, export it again", model=name) from None
+
+
+def _open(path: Path) -> memoryview:
+    if path.is_dir():
+        raise ModelError("is a folder, not an ONNX file")
+    if not path.exists():
+        raise ModelError("there is no such file")
+    if not path.is_file():
+        raise ModelError("is not a regular file")
+    return map_file(path)
+
+
+# What people pass by mistake: (first bytes, what it is, what to do).
+_STRANGERS = (
+    (b"version https://git-lfs", "a Git LFS pointer", "run `git lfs pull` to fetch the model itself"),
+    (b"PK\x03\x04", "a zip archive (PyTorch and Keras save those)", "export the model to ONNX"),
+    (b"\x89HDF", "an HDF5 file (Keras saves those)", "export the model to ONNX, for example with tf2onnx"),
+    (b"\x80\x02", "a Python pickle", "export the model to ONNX"),
+    (b"\x80\x04", "a Python pickle", "export the model to ONNX"),
+    (b"<!DOCTYPE", "a web page", "download the file again"),
+    (b"<html", "a web page", "download the file again"),
+    (b"\x1f\x8b", "gzip-compressed", "unpack it first"),
+    (b"\x89PNG", "a picture", "pass an ONNX file"),
+    (b"\xff\xd8\xff", "a picture", "pass an ONNX file"),
+)
+
+
+def _parse(data: memoryview) -> tuple[ModelProto, list[memoryview | None]]:
+    """The message, and apart from it the initialisers' raw data."""
+    if not data:
+        raise ModelError("the file is empty; export or download it again")
+    start = bytes(data[:64])
+    for magic, what, remedy in _STRANGERS:
+        if start.startswith(magic):
+            raise ModelError(f"is not an ONNX model but {what}; {remedy}")
+    # A model starts with its ir_version, a small number, in every file that onnx itself has written.
+    looks_right = start[0] == 0x08
+    proto = ModelProto()
+    try:
+        skeleton, payloads = split(data)
+        proto.ParseFromString(skeleton)
+    except (Damaged, DecodeError) as error:
+        if looks_right:
+            where = f": {error.message}" if isinstance(error, Damaged) else ""
+            raise ModelError(f"the file is truncated or damaged{where}; export or download it again") from None
+        raise ModelError("is not an ONNX model; pass a file that was exported to ONNX") from None
+    if not proto.HasField("graph"):
+        if looks_right:
+            raise ModelError("the file is truncated or damaged: it has no graph; export or download it again")
+        raise ModelError("is not an ONNX model; pass a file that was exported to ONNX")
+    return proto, payloads
+
+
+class _Reader:
+    """Converts the messages of one model."""
+
+    def __init__(self, tensors: TensorReader) -> None:
+        self.tensors = tensors
+        self.functions: dict[tuple[str, str, str], FunctionProto] = {}
+        self.nodes: list[Node] = []
+
+    def model(self, proto: ModelProto, payloads: Sequence[memoryview | None], name: str) -> Model:
+        graph = proto.graph
+        opsets = {_domain(entry.domain): entry.version for entry in proto.opset_import}
+        if not opsets:
+            raise ModelError("is not a complete ONNX model: it names no operator set; export it again")
+        for function in proto.functions:
+            self.functions[_domain(function.domain), function.name, function.overload] = function
+        initializers = {
+            tensor.name: self.tensors.read(tensor, payload)
+            for tensor, payload in zip(graph.initializer, payloads, strict=True)
+        }
+        for sparse in graph.sparse_initializer:
+            tensor = sparse.values
+            initializers[tensor.name] = Tensor(tensor.name, "sparse tensor", tuple(sparse.dims), None)
+        if len(initializers) != len(graph.initializer) + len(graph.sparse_initializer):
+            raise ModelError(f"two initialisers are called '{_repeated(graph)}'")
+        for index, node in enumerate(graph.node):
+            self.add(node, opsets, node.name or f"{node.op_type}_{index}", depth=0)
+        inputs = tuple(_port(info) for info in graph.input if info.name not in initializers)
+        outputs = tuple(_port(info) for info in graph.output)
+        return Model(name, graph.name, opsets, tuple(self.nodes), initializers, inputs, outputs)
+
+    def add(
+        self,
+        node: NodeProto,
+        opsets: Mapping[str, int],
+        name: str,
+        depth: int,
+        tensors: Mapping[str, str] | None = None,
+        given: Mapping[str, Attribute] | None = None,
+    ) -> None:
+        """Append a node, or the body of the function that it calls.
+
+        Inside a function, `tensors` renames its tensors and `given` are the attributes of the call.
+        """
+        inputs, outputs = tuple(node.input), tuple(node.output)
+        if tensors is not None:
+            inputs, outputs = (tuple(tensors.get(tensor, "") for tensor in side) for side in (inputs, outputs))
+        attributes = {}
+        for attribute in node.attribute:
+            value = self.attribute(attribute)
+            if isinstance(value, Reference):
+                if given is None or value.name not in given:
+                    continue  # the caller left it out: the operator's default holds
+                value = given[value.name]
+            attributes[attribute.name] = value
+        domain = _domain(node.domain)
+        function = self.functions.get((domain, node.op_type, node.overload))
+        if function is not None:
+            self.expand(function, name, inputs, outputs, attributes, depth)
+            return
+        if len(self.nodes) >= MAX_NODES:
+            raise ResourceError(f"the model has more than {MAX_NODES} nodes once its functions are expanded")
+        opset = opsets.get(domain, 0)
+        self.nodes.append(Node(name, node.op_type, domain, opset, inputs, outputs, attributes))
+
+    def expand(
+        self,
+        function: FunctionProto,
+        name: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        attributes: Mapping[str, Attribute],
+        depth: int,
+    ) -> None:
+        """Append the body of a called function; its tensors and nodes are named after the call."""
+        if depth >= MAX_CALL_DEPTH:
+            raise ModelError(
+                f"function '{function.name}' calls itself, or calls nest deeper than {MAX_CALL_DEPTH}", node=name
+            )
+        if len(inputs) > len(function.input) or len(outputs) > len(function.output):
+            raise ModelError(
+                f"function '{function.name}' has {len(function.input)} inputs and {len(function.output)} outputs, "
+                f"the call passes {len(inputs)} and {len(outputs)}",
+                node=name,
+            )
+        given = {default.name: self.attribute(default) for default in function.attribute_proto} | dict(attributes)
+        tensors = {"": ""}
+        for inner in function.node:
+            tensors |= {tensor: f"{name}/{tensor}" for tensor in inner.output if tensor}
+        tensors |= dict.fromkeys(function.input, "") | dict(zip(function.input, inputs, strict=False))
+        opsets = {_domain(entry.domain): entry.version for entry in function.opset_import}
+        for formal, actual in zip(function.output, outputs, strict=False):
+            if formal not in function.input:
+                tensors[formal] = actual or f"{name}/{formal}"
+        for index, inner in enumerate(function.node):
+            inner_name = f"{name}/{inner.name or f'{inner.op_type}_{index}'}"
+            self.add(inner, opsets, inner_name, depth + 1, tensors, given)
+        for formal, actual in zip(function.output, outputs, strict=False):
+            if formal in function.input and actual:  # an input handed through
+                source = (tensors[formal],)
+                self.nodes.append(Node(f"{name}/{formal}", "Identity", "", 1, source, (actual,), {}))
+
+    def attribute(self, proto: AttributeProto) -> Attribute:
+        """The value of an attribute."""
+        if proto.ref_attr_name:
+            return Reference(proto.ref_attr_name)
+        match proto.type:
+            case AttributeProto.FLOAT:
+                return float(proto.f)
+            case AttributeProto.INT:
+                return int(proto.i)
+            case AttributeProto.STRING:
+                return proto.s.decode()
+            case AttributeProto.TENSOR:
+                return self.tensors.read(proto.t)
+            case AttributeProto.FLOATS:
+                return tuple(map(float, proto.floats))
+            case AttributeProto.INTS:
+                return tuple(map(int, proto.ints))
+            case AttributeProto.STRINGS:
+                return tuple(text.decode() for text in proto.strings)
+            case other:
+                names: Mapping[int, str] = {number: key for key, number in AttributeProto.AttributeType.items()}
+                return Opaque(names.get(other, str(other)).lower())
+
+
+def _port(info: ValueInfoProto) -> Port:
+    """A declared input or output."""
+    if info.type.WhichOneof("value") != "tensor_type":
+        return Port(info.name, None, str(info.type.WhichOneof("value") or "no type").removesuffix("_type"), None)
+    tensor = info.type.tensor_type
+    dims: list[Dim] | None = None
+    if tensor.HasField("shape"):
+        dims = []
+        for dim in tensor.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value >= 0:
+                dims.append(int(dim.dim_value))
+            else:  # exporters write -1 for an unknown dimension, too
+                dims.append(dim.dim_param or None)
+    dtype = dtype_of(tensor.elem_type)
+    return Port(info.name, dtype, type_name(tensor.elem_type), None if dims is None else tuple(dims))
+
+
+def _domain(domain: str) -> str:
+    """ONNX's own operators have two names for their domain."""
+    return "" if domain == "ai.onnx" else domain
+
+
+def _repeated(graph: GraphProto) -> str:
+    seen: set[str] = set()
+    tensors: list[TensorProto] = [*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer)]
+    for tensor in tensors:
+        if tensor.name in seen:
+            return tensor.name
+        seen.add(tensor.name)
+    return ""
+
+
+__all__ = ["Attribute", "Dim", "Model", "Node", "Opaque", "Port", "Source", "Tensor", "read_model"]
