@@ -10,7 +10,7 @@ bound (the most bytes alive at one step) for networks.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tilewright.compiler.ir import Graph, Node, Value
+from tilewright.compiler.ir import Graph, Node, TensorType, Value
 from tilewright.compiler.ops.movement import Concat
 
 ALIGNMENT = 64
@@ -40,7 +40,7 @@ def find_aliases(graph: Graph) -> dict[Value, Place]:
     """Values that are computed straight into another value's buffer, or are another value's buffer read anew.
 
     A reshape is its operand; the operands of a concatenation whose pieces are contiguous are pieces of it. Inputs,
-    constants and outputs keep their own buffers.
+    constants and outputs keep their own buffers, but a reshape of an input or constant may be read from its.
     """
     fixed = {*graph.inputs, *graph.constants}
     outputs = set(graph.outputs)
@@ -58,10 +58,13 @@ def find_aliases(graph: Graph) -> dict[Value, Place]:
         pieces = _pieces(node)
         if pieces is None:
             continue
-        whole = root(node.results[0])
+        result = node.results[0]
+        whole = root(result)
         for operand, offset in pieces:
             if operand not in fixed and operand not in outputs and operand not in places and operand != whole.root:
                 places[operand] = Place(whole.root, whole.offset + offset)
+            elif len(pieces) == 1 and result not in outputs and result not in places and root(operand).root != result:
+                places[result] = Place(operand, 0)
     return {value: root(value) for value in places}
 
 
@@ -72,7 +75,10 @@ def is_placed(node: Node, places: Mapping[Value, Place]) -> bool:
     if pieces is None:
         return False
     whole = places.get(node.results[0], Place(node.results[0], 0))
-    return all(places.get(operand) == Place(whole.root, whole.offset + offset) for operand, offset in pieces)
+    return all(
+        places.get(operand, Place(operand, 0)) == Place(whole.root, whole.offset + offset)
+        for operand, offset in pieces
+    )
 
 
 def _pieces(node: Node) -> list[tuple[Value, int]] | None:
@@ -105,9 +111,9 @@ def _same_order(node: Node) -> bool:
     return _order(source) == _order(result)
 
 
-def _order(type: "object") -> list[tuple[int, int, int]]:
+def _order(type: TensorType) -> list[tuple[int, int, int]]:
     """The physical dimensions of more than one element: (axis, block or 0, extent), outermost first."""
-    layout, shape = type.layout, type.shape  # type: ignore[attr-defined]
+    layout, shape = type.layout, type.shape
     axes = [(axis, -(-shape[axis] // layout.block(axis))) for axis in layout.order(len(shape))]
     axes += [(axis, size) for axis, size in layout.blocks]
     merged: list[tuple[int, int, int]] = []

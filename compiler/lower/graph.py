@@ -1,0 +1,35 @@
+"""Lowers a whole graph: each node by the lowering registered for it, and the zeros around padded results."""
+
+from collections.abc import Callable
+
+from tilewright.compiler.ir import Graph, Node
+from tilewright.compiler.kernels import borders
+from tilewright.compiler.lower import generic, movement, templates  # noqa: F401  (they register the lowerings)
+from tilewright.compiler.lower.context import LOWERINGS, Lowering, Step
+from tilewright.compiler.lower.generic import nest_supports as nestable
+from tilewright.compiler.targets import Target
+from tilewright.errors import CompileError
+
+__all__ = ["lower", "nestable"]
+
+
+def lower(graph: Graph, target: Target, placed: Callable[[Node], bool]) -> list[Step]:
+    """The kernel calls of a graph, in order; nodes that are `placed` already need none."""
+    state = Lowering(graph, target)
+    for node in graph.nodes:
+        if placed(node):
+            continue
+        if node.plan is not None and node.plan.template:
+            key = f"template:{node.plan.template}"
+        else:
+            node = node.body[0] if len(node.body) == 1 else node
+            key = node.op
+        if key not in LOWERINGS:
+            raise CompileError("no lowering; please report this", node=node.source, operator=key)
+        LOWERINGS[key](state, node)
+        for result in node.results:
+            if any(map(any, result.type.layout.pads)):
+                kernel = state.kernel("borders", result.type, lambda name, type=result.type: borders.build(name, type))
+                state.call(kernel, (result,), node, "borders")
+    return state.steps
+

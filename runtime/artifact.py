@@ -1,0 +1,70 @@
+"""What the compiler hands to the runtime: object code, constants, and a manifest that says how to call it.
+
+    Artifact(code=<ELF bytes>, constants=<uint8 array>, manifest=Manifest(entry="tw_run", inputs=..., ...))
+
+The entry point is `int32 tw_run(void **inputs, void **outputs, void *constants, void *workspace)`; inputs and
+outputs are dense row-major arrays in the order of the manifest, the constants and the workspace 64-byte aligned.
+It keeps no state: calls with different workspaces may run at the same time.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+ALIGNMENT = 64
+"""Bytes that the constants and the workspace are aligned to."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output: `dtype` is NumPy's name for it, `shape` its dimensions, by name where unknown."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype} {'x'.join(map(str, self.shape)) or 'scalar'}"
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """One kernel call of the program: for the node `source`, by `template`; `flops` counts a multiply-add as two."""
+
+    symbol: str
+    source: str
+    template: str
+    flops: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """How to call an artifact and what is in it. Sizes in bytes; `workspace_bound` is the most alive at once."""
+
+    name: str
+    entry: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    workspace_bytes: int
+    workspace_bound: int
+    kernels: tuple[KernelSpec, ...]
+    target: str
+    version: str
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """Everything needed to run a compiled model; it pickles."""
+
+    code: bytes
+    constants: npt.NDArray[Any]
+    manifest: Manifest
+
+
+def aligned_empty(size: int) -> npt.NDArray[np.uint8]:
+    """`size` bytes that start at a multiple of 64."""
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size]
