@@ -7,6 +7,7 @@ composites.softmax(g, x, axes=(1,))      plain functions over a GraphBuilder
 
 # The families define their primitives as they are imported.
 from tilewright.compiler.ops import (
+    composites,
     contraction,
     elementwise,
     gather,
@@ -29,6 +30,7 @@ __all__ = [
     "PRIMITIVES",
     "GraphBuilder",
     "Primitive",
+    "composites",
     "compute",
     "contraction",
     "elementwise",

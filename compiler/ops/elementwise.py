@@ -1,6 +1,6 @@
 """Primitives that compute each element from the elements at the same position.
 
-    unary    neg abs exp log sqrt floor ceil round sign relu sigmoid tanh erf sin cos reciprocal not is_nan
+    unary    neg abs exp expm1 log log1p sqrt floor ceil round sign relu sigmoid tanh erf sin cos reciprocal not is_nan
     binary   add sub mul div pow min max mod rem  equal less less_equal  and or xor
     ternary  where(bool, x, y)
     cast{dtype}
@@ -19,6 +19,7 @@ import numpy as np
 from tilewright.compiler.ir import BOOL, Attrs, DType, TensorType
 from tilewright.compiler.ir.graph import Array
 from tilewright.compiler.loops import Builder, Operand
+from tilewright.compiler.loops import math as loop_math
 from tilewright.compiler.ops import formulas
 from tilewright.compiler.ops.checks import broadcast_shape, check_count, check_dtype, check_same_dtype
 from tilewright.compiler.ops.registry import Infer, primitive
@@ -107,19 +108,8 @@ def _define(
     )
 
 
-def _math(name: str) -> Callable[..., Operand]:
-    """A function of the loop IR's math module."""
-
-    def formula(b: Builder, *operands: Operand) -> Operand:
-        from tilewright.compiler.loops import math as loop_math
-
-        return getattr(loop_math, name)(b, *operands)
-
-    return formula
-
-
 def _power_formula(b: Builder, x: Operand, y: Operand) -> Operand:
-    return _math("pow")(b, x, y) if x.type.is_float else formulas.integer_power(b, x, y)
+    return loop_math.pow(b, x, y) if x.type.is_float else formulas.integer_power(b, x, y)
 
 
 def _compare(op: str) -> Callable[..., Operand]:
@@ -128,19 +118,21 @@ def _compare(op: str) -> Callable[..., Operand]:
 
 _define("neg", 1, "numbers", np.negative, Builder.neg)
 _define("abs", 1, "numbers", np.abs, Builder.abs)
-_define("exp", 1, "floats", np.exp, _math("exp"))
-_define("log", 1, "floats", np.log, _math("log"))
+_define("exp", 1, "floats", np.exp, loop_math.exp)
+_define("expm1", 1, "floats", np.expm1, loop_math.expm1)
+_define("log", 1, "floats", np.log, loop_math.log)
+_define("log1p", 1, "floats", np.log1p, loop_math.log1p)
 _define("sqrt", 1, "floats", np.sqrt, Builder.sqrt)
 _define("floor", 1, "floats", np.floor, Builder.floor)
 _define("ceil", 1, "floats", np.ceil, Builder.ceil)
 _define("round", 1, "floats", np.rint, Builder.rint)
 _define("sign", 1, "numbers", np.sign, formulas.sign)
 _define("relu", 1, "numbers", _relu, formulas.relu)
-_define("sigmoid", 1, "floats", _sigmoid, _math("sigmoid"))
-_define("tanh", 1, "floats", np.tanh, _math("tanh"))
-_define("erf", 1, "floats", _erf, _math("erf"))
-_define("sin", 1, "floats", np.sin, _math("sin"))
-_define("cos", 1, "floats", np.cos, _math("cos"))
+_define("sigmoid", 1, "floats", _sigmoid, loop_math.sigmoid)
+_define("tanh", 1, "floats", np.tanh, loop_math.tanh)
+_define("erf", 1, "floats", _erf, loop_math.erf)
+_define("sin", 1, "floats", np.sin, loop_math.sin)
+_define("cos", 1, "floats", np.cos, loop_math.cos)
 _define("reciprocal", 1, "floats", lambda x: np.divide(1, x), lambda b, x: b.div(b.const(1.0, x.type), x))
 _define("not", 1, "bools or integers", np.invert, Builder.not_)
 _define("is_nan", 1, "floats", np.isnan, lambda b, x: b.compare("ne", x, x), result=BOOL)
