@@ -1,3 +1,37 @@
-"""Tilewright compiles neural-network graphs into native code."""
+"""Tilewright compiles neural-network graphs into native code.
+
+    import tilewright as tw
+    model = tw.compile("vgg16.onnx")
+    y = model(x)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from tilewright.errors import TilewrightError
+
+if TYPE_CHECKING:
+    from tilewright.api import compile as compile
+    from tilewright.hypercolumns import Hypercolumns as Hypercolumns
+    from tilewright.hypercolumns import hypercolumns as hypercolumns
+    from tilewright.runtime.artifact import TensorSpec as TensorSpec
+    from tilewright.runtime.model import Model as Model
 
 __version__ = "0.1.0"
+__all__ = ["Hypercolumns", "Model", "TensorSpec", "TilewrightError", "compile", "hypercolumns"]
+
+_HOMES = {
+    "compile": "tilewright.api",
+    "Model": "tilewright.runtime.model",
+    "TensorSpec": "tilewright.runtime.artifact",
+    "Hypercolumns": "tilewright.hypercolumns",
+    "hypercolumns": "tilewright.hypercolumns",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is asked for when it is asked for, so that `import tilewright` is quick."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tilewright' has no attribute '{name}'")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

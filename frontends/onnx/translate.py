@@ -53,6 +53,14 @@ def translate(
         raise error.located(model=model.name) from error.__cause__
 
 
+def needed_inputs(model: Model, outputs: Sequence[str | int] | None = None) -> tuple[Port, ...]:
+    """The model's inputs that the outputs need, in order."""
+    wires = wire(model)
+    wanted = _wanted(model, outputs)
+    used = {tensor for node in needed(model, wires, wanted.values()) for tensor in node.inputs} | set(wanted.values())
+    return tuple(port for port in model.inputs if port.name in used)
+
+
 def unsupported(model: Model, outputs: Sequence[str | int] | None = None) -> dict[str, list[str]]:
     """The operators among the needed nodes that Tilewright lacks, each with the names of its nodes."""
     wires = wire(model)

@@ -1,0 +1,67 @@
+"""The public interface: compile a model file or a model in memory into a callable `Model`."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tilewright.compiler.pipeline import compile_graph
+from tilewright.compiler.targets import by_name
+from tilewright.errors import CallError, ShapeNeededError, TilewrightError
+from tilewright.frontends.onnx.model import read_model
+from tilewright.frontends.onnx.translate import needed_inputs, translate
+from tilewright.runtime.artifact import Artifact
+from tilewright.runtime.model import Model
+
+Source = str | os.PathLike[str] | bytes | Any
+Shape = tuple[int, ...]
+
+
+def compile(
+    source: Source,
+    *,
+    outputs: Sequence[str | int] | None = None,
+    shapes: Mapping[str, Shape] | None = None,
+    target: str = "host",
+) -> Model:
+    """Compile a model into native code.
+
+    `source` is the path of an ONNX file, its bytes, or an `onnx.ModelProto`. `outputs` names the tensors to compute
+    instead of the model's own outputs: tensor names, node names, friendly layer names (`conv1_2`, the activation
+    after its ReLU) or layer indices; what they do not need is left out. `shapes` gives input shapes by input
+    name, in place of the declared ones. Dimensions that stay unknown are taken from the arrays of a call; each new
+    combination of shapes is compiled once and kept.
+
+    `target` is "host", or a narrower instruction set that the host runs too, such as "x86-64-v3".
+
+    Raises TilewrightError; its subclasses say what kind of problem it is (see `tilewright.errors`).
+    """
+    machine = by_name(target)
+    loaded = read_model(source)
+    fixed = {name: tuple(shape) for name, shape in (shapes or {}).items()}
+    ports = needed_inputs(loaded, outputs)
+
+    def specialise(actual: tuple[Shape, ...]) -> Artifact:
+        given = fixed | {port.name: shape for port, shape in zip(ports, actual, strict=True)}
+        try:
+            return compile_graph(translate(loaded, outputs=outputs, shapes=given), machine)
+        except TilewrightError as error:
+            raise error.located(model=loaded.name) from error.__cause__
+
+    try:
+        graph = translate(loaded, outputs=outputs, shapes=fixed)
+    except ShapeNeededError:
+        inputs = []
+        for port in ports:
+            dims = fixed.get(port.name, port.dims)
+            if port.dtype is None or dims is None:
+                raise CallError(
+                    f"input '{port.name}' declares no rank; give its shape with shapes=", model=loaded.name
+                ) from None
+            named = tuple(f"{port.name}.{i}" if dim is None else dim for i, dim in enumerate(dims))
+            inputs.append((port.name, port.dtype.numpy.name, named))
+        names = [port.name for port in loaded.outputs] if outputs is None else [str(name) for name in outputs]
+        return Model(loaded.name, inputs, names, specialise)
+    known = [(value.name, value.type.dtype.numpy.name, value.type.shape) for value in graph.inputs]
+    model = Model(loaded.name, known, graph.output_names, specialise)
+    model.executable(tuple(value.type.shape for value in graph.inputs))
+    return model
