@@ -199,7 +199,7 @@ def slice_axes(
     axes: Sequence[int] | None = None,
     steps: Sequence[int] | None = None,
 ) -> Value:
-    """x[start:end:step] along some axes (None: the first ones), as Python slices: negative counts, clamping."""
+    """x[start:end:step] along some axes (None: the first ones); starts and ends as in Python slices."""
     shape, rank = x.type.shape, x.type.rank
     axes = range(len(starts)) if axes is None else axes
     start, size, step = [0] * rank, list(shape), [1] * rank
@@ -240,9 +240,7 @@ def tile(g: GraphBuilder, x: Value, repeats: Sequence[int]) -> Value:
     """x repeated `repeats[i]` times along axis i."""
     shape = x.type.shape
     if len(repeats) != len(shape):
-        raise GraphError(
-            f"repeats {tuple(repeats)} are not one for each of {shape}", node=g.source
-        )
+        raise GraphError(f"repeats {tuple(repeats)} are not one for each of {shape}", node=g.source)
     apart = g.op("reshape", x, shape=tuple(n for dim in shape for n in (1, dim)))
     wide = tuple(n for count, dim in zip(repeats, shape, strict=True) for n in (count, dim))
     joined = tuple(count * dim for count, dim in zip(repeats, shape, strict=True))
@@ -285,7 +283,7 @@ def transpose_last(g: GraphBuilder, x: Value) -> Value:
 
 
 def matmul(g: GraphBuilder, a: Value, b: Value) -> Value:
-    """numpy.matmul: a vector counts as a row on the left and a column on the right, and that axis goes again."""
+    """numpy.matmul: a vector is a row on the left or a column on the right, and that axis goes again."""
     if 0 in (a.type.rank, b.type.rank):
         raise GraphError("matmul of a scalar; both operands need a dimension", node=g.source)
     left = unsqueeze(g, a, (0,)) if a.type.rank == 1 else a

@@ -1,6 +1,7 @@
 """Primitives that compute each element from the elements at the same position.
 
-    unary    neg abs exp expm1 log log1p sqrt floor ceil round sign relu sigmoid tanh erf sin cos reciprocal not is_nan
+    unary    neg abs sign relu reciprocal sqrt floor ceil round exp expm1 log log1p sigmoid tanh erf sin cos
+             not is_nan
     binary   add sub mul div pow min max mod rem  equal less less_equal  and or xor
     ternary  where(bool, x, y)
     cast{dtype}

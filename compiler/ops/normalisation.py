@@ -109,7 +109,7 @@ def log_softmax(g: GraphBuilder, x: Value, axes: Sequence[int] = (-1,)) -> Value
 
 
 def along(g: GraphBuilder, parameter: Value, rank: int, axis: int) -> Value:
-    """A vector of one number a channel, shaped to broadcast along `axis` of a tensor of `rank`: (1, C, 1, ...)."""
+    """A vector of one number a channel, shaped (1, C, 1, ...) to broadcast along `axis` of `rank` axes."""
     shape = [1] * rank
     shape[axis_of(axis, rank)] = parameter.type.elements
     return g.op("reshape", parameter, shape=tuple(shape))
@@ -125,8 +125,9 @@ def batch_norm(
     epsilon: float = 1e-5,
     axis: int = 1,
 ) -> Value:
-    """(x - mean) / sqrt(variance + epsilon) * scale + bias as x * factor + offset, parameters (C,) along `axis`.
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias as x * factor + offset.
 
+    The parameters have shape (C,), C being the channels along `axis`.
     Constant parameters give a constant factor and offset, computed in float64.
     """
     channels = x.type.shape[axis_of(axis, x.type.rank)]
@@ -227,7 +228,10 @@ def lrn(
     beta: float = 0.75,
     bias: float = 1.0,
 ) -> Value:
-    """x / (bias + alpha / size * s) ** beta, s the sum of squares over `size` channels around; x (N, C, *spatial)."""
+    """x / (bias + alpha / size * s) ** beta, s the sum of squares over the `size` channels around.
+
+    x is (N, C, *spatial); of an even size, the longer half lies after the channel.
+    """
     batch, channels, *_ = shape = x.type.shape
     spatial = x.type.elements // max(batch * channels, 1)
     planes = g.op("reshape", square(g, x), shape=(batch, 1, channels, spatial))

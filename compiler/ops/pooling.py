@@ -14,7 +14,7 @@ from tilewright.errors import GraphError
 def same_pads(
     spatial: Shape, kernel: Shape, strides: Sequence[int], dilations: Sequence[int], upper: bool = True
 ) -> Pads:
-    """Pads that give ceil(size / stride) windows along each axis; an odd one goes after (`upper`) or before."""
+    """Pads that give ceil(size / stride) windows an axis; an odd one goes after (`upper`) or before."""
     found = []
     for size, taps, stride, dilation in zip(spatial, kernel, strides, dilations, strict=True):
         windows = -(-size // stride)
@@ -157,7 +157,7 @@ def conv_transpose_pads(
     sizes: Sequence[int],
     upper: bool,
 ) -> Pads:
-    """The pads of a transposed convolution whose result is to have `sizes`; an odd one goes after if `upper`."""
+    """Pads of a transposed convolution whose result is to have `sizes`; an odd one goes after if `upper`."""
     found = []
     for axis, size in enumerate(spatial):
         full = strides[axis] * (size - 1) + output_padding[axis] + (kernel[axis] - 1) * dilations[axis] + 1
@@ -181,8 +181,8 @@ def conv_transpose(
 ) -> Value:
     """The transpose of a convolution: x (N, C, *spatial), w (C, O/groups, *kernel), bias (O,).
 
-    Computed as a convolution of x with strides - 1 zeros between its elements by the flipped filters. The result has
-    strides * (size - 1) + (kernel - 1) * dilation + 1 - sum(pads) + output_padding elements along an axis.
+    Computed as a convolution by the flipped filters of x with strides - 1 zeros between its elements. An axis
+    of the result has strides * (size - 1) + (kernel - 1) * dilation + 1 - sum(pads) + output_padding elements.
     """
     spatial, kernel = x.type.rank - 2, w.type.shape[2:]
     strides = tuple(strides or (1,) * spatial)

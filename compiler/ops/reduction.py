@@ -49,11 +49,13 @@ def _infer_reduce(attrs: Reduce, *types: TensorType) -> tuple[TensorType, ...]:
     return (TensorType(x.dtype, reduced_shape(x.shape, attrs.axes, attrs.keepdims)),)
 
 
-def _lowest(dtype: np.dtype[Any]) -> Any:
+def lowest(dtype: np.dtype[Any]) -> Any:
+    """What never wins a maximum."""
     return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
 
 
-def _highest(dtype: np.dtype[Any]) -> Any:
+def highest(dtype: np.dtype[Any]) -> Any:
+    """What never wins a minimum."""
     return np.inf if dtype.kind == "f" else np.iinfo(dtype).max
 
 
@@ -88,10 +90,10 @@ primitive(
     "reduce_prod", family="reduction", attrs=Reduce, infer=_infer_reduce, reference=_accumulating(np.prod)
 )
 primitive(
-    "reduce_max", family="reduction", attrs=Reduce, infer=_infer_reduce, reference=_extremum(np.max, _lowest)
+    "reduce_max", family="reduction", attrs=Reduce, infer=_infer_reduce, reference=_extremum(np.max, lowest)
 )
 primitive(
-    "reduce_min", family="reduction", attrs=Reduce, infer=_infer_reduce, reference=_extremum(np.min, _highest)
+    "reduce_min", family="reduction", attrs=Reduce, infer=_infer_reduce, reference=_extremum(np.min, highest)
 )
 
 

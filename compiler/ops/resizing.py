@@ -1,10 +1,10 @@
 """Resizing as a chain of `resample`, one axis at a time.
 
-    axis_table(...) -> index (n, taps), weight (n, taps), outside (n,)     for each output position of one axis
+    axis_table(...) -> index (n, taps), weight (n, taps), outside (n,)     for n output positions
 
 Modes carry ONNX's names (operator Resize, opset 19); TensorFlow's and PyTorch's resizes are settings of them.
-Tables are computed in float64 and rounded once to x's dtype. A scale given as a rounded quotient stands for the
-quotient of whole sizes where it rounds to one, so that positions halfway between elements stay there.
+Tables are computed in float64 and rounded once to x's dtype. A scale that is a rounded quotient of whole
+sizes stands for that quotient, so that positions halfway between elements stay there.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ class ResizeMode:
     half_pixel_symmetric, pytorch_half_pixel, align_corners, asymmetric, tf_half_pixel_for_nn or
     tf_crop_and_resize. nearest: how mode nearest rounds. cubic_coeff: the cubic kernel's a. exclude_outside:
     positions beyond the border weigh nothing, else they hold the border's value. antialias: widen the kernel
-    where the axis shrinks (linear and cubic). extrapolation: the value beyond the border for tf_crop_and_resize.
+    where the axis shrinks (linear and cubic). extrapolation: tf_crop_and_resize's value beyond the border.
     """
 
     mode: str = "nearest"
@@ -55,7 +55,7 @@ def resized_sizes(
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Output sizes and scales of axes of `sizes` that should become `wanted`.
 
-    "stretch" takes `wanted` as it is; the others keep the proportions, no axis larger or none smaller than wanted.
+    "stretch" takes `wanted`; the others keep the proportions, no axis larger or none smaller.
     """
     scales = [out / size for size, out in zip(sizes, wanted, strict=True)]
     if policy == "stretch":
@@ -121,7 +121,7 @@ def axis_table(
 ) -> tuple[Indices, Floats, npt.NDArray[np.bool_]]:
     """What each of `out` positions sums: element indices (in range) and weights, (out, taps) both.
 
-    Also, for tf_crop_and_resize, which positions lie outside the input. `size` elements, `out` wanted, `scale`
+    Also, for tf_crop_and_resize, which positions lie outside. `size` is the axis's, `out` wanted, `scale`
     their nominal quotient; `roi` the (start, end) of tf_crop_and_resize in fractions of the axis.
     """
     x = _positions(how.transform, size, out, scale, roi)
@@ -162,8 +162,8 @@ def resize(
 ) -> Value:
     """x with `axes` resized to `sizes`; the largest reduction is done first.
 
-    `scales` are the nominal factors where they differ from the quotients of sizes; `roi` the (start, end) of each
-    axis for tf_crop_and_resize. x that holds integers or bools is computed in float32 unless the mode is nearest.
+    `scales` are the nominal factors where they differ from the quotients of sizes; `roi` the (start, end) of
+    each axis for tf_crop_and_resize. Integers are computed in float32 unless the mode is nearest.
     """
     dtype = x.type.dtype
     if not dtype.is_float and (how.mode != "nearest" or dtype.kind == "bool"):
@@ -196,7 +196,7 @@ def resize(
 
 
 def adaptive_average(g: GraphBuilder, x: Value, axes: Sequence[int], sizes: Sequence[int]) -> Value:
-    """Each of `sizes[i]` positions along `axes[i]` averages its share of elements (PyTorch's adaptive pooling, "area").
+    """Each of `sizes[i]` positions along `axes[i]` averages its share of elements: adaptive pooling.
 
     Position p of n covers elements floor(p size / n) to ceil((p + 1) size / n), the last exclusive.
     """

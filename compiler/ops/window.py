@@ -15,6 +15,7 @@ import numpy as np
 from tilewright.compiler.ir import Attrs, Shape, TensorType
 from tilewright.compiler.ir.graph import Array
 from tilewright.compiler.ops.checks import check_count, check_dtype, check_length, check_rank
+from tilewright.compiler.ops.reduction import lowest
 from tilewright.compiler.ops.registry import Reference, primitive
 from tilewright.errors import GraphError
 
@@ -88,11 +89,7 @@ def _pool(combine: Callable[..., Any], neutral: Callable[[np.dtype[Any]], Any]) 
     return reference
 
 
-def _lowest(dtype: np.dtype[Any]) -> Any:
-    return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
-
-
-primitive("max_pool", family="window", attrs=Pool, infer=_infer_pool, reference=_pool(np.maximum, _lowest))
+primitive("max_pool", family="window", attrs=Pool, infer=_infer_pool, reference=_pool(np.maximum, lowest))
 primitive(
     "sum_pool", family="window", attrs=Pool, infer=_infer_pool, reference=_pool(np.add, lambda dtype: 0)
 )
