@@ -29,9 +29,9 @@ from onnx import (
 )
 
 from tilewright.compiler.ir import DType
+from tilewright.errors import ModelError, ResourceError, TilewrightError
 from tilewright.frontends.onnx.tensors import Tensor, TensorReader, dtype_of, map_file, type_name
 from tilewright.frontends.onnx.wire import Damaged, split
-from tilewright.errors import ModelError, ResourceError, TilewrightError
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | ModelProto
 Dim = int | str | None

@@ -40,13 +40,12 @@ def prelu(call: Call) -> Value:
         if slope.type.shape[0] != x.type.shape[1]:
             raise GraphError(f"a slope of shape {slope.type.shape} does not broadcast to {x.type.shape}")
         slope = g.op("reshape", slope, shape=(slope.type.shape[0], *[1] * (x.type.rank - 2)))
-    return g.op("where", g.op("less", x, g.scalar(0, x)), g.op("mul", x, slope), x)
+    return composites.prelu(g, x, slope)
 
 
 @operator("ThresholdedRelu", since=10)
 def thresholded_relu(call: Call) -> Value:
-    g, x = call.g, call.operand(0)
-    return g.op("where", g.op("less_equal", x, g.scalar(call.number("alpha", 1.0), x)), g.scalar(0, x), x)
+    return composites.thresholded_relu(call.g, call.operand(0), call.number("alpha", 1.0))
 
 
 @operator("Elu", since=6)
@@ -56,9 +55,7 @@ def elu(call: Call) -> Value:
 
 @operator("Celu", since=12)
 def celu(call: Call) -> Value:
-    """max(0, x) + min(0, alpha (exp(x / alpha) - 1)): elu of x / alpha, times alpha."""
-    g, x, alpha = call.g, call.operand(0), call.number("alpha", 1.0)
-    return g.op("mul", composites.elu(g, g.op("div", x, g.scalar(alpha, x)), 1.0), g.scalar(alpha, x))
+    return composites.celu(call.g, call.operand(0), call.number("alpha", 1.0))
 
 
 @operator("Selu", since=6)
@@ -75,8 +72,7 @@ def softplus(call: Call) -> Value:
 
 @operator("Softsign", since=1)
 def softsign(call: Call) -> Value:
-    g, x = call.g, call.operand(0)
-    return g.op("div", x, g.op("add", g.op("abs", x), g.scalar(1, x)))
+    return composites.softsign(call.g, call.operand(0))
 
 
 @operator("HardSigmoid", since=6)
@@ -99,23 +95,17 @@ def gelu(call: Call) -> Value:
 
 @operator("Mish", since=18)
 def mish(call: Call) -> Value:
-    g, x = call.g, call.operand(0)
-    return g.op("mul", x, g.op("tanh", composites.softplus(g, x)))
+    return composites.mish(call.g, call.operand(0))
 
 
 @operator("Swish", since=24)
 def swish(call: Call) -> Value:
-    g, x, alpha = call.g, call.operand(0), call.number("alpha", 1.0)
-    return g.op("mul", x, g.op("sigmoid", x if alpha == 1 else g.op("mul", x, g.scalar(alpha, x))))
+    return composites.swish(call.g, call.operand(0), call.number("alpha", 1.0))
 
 
 @operator("Shrink", since=9)
 def shrink(call: Call) -> Value:
-    """x + bias below -lambd, x - bias above lambd, 0 between."""
-    g, x = call.g, call.operand(0)
-    bias, bound = g.scalar(call.number("bias", 0.0), x), call.number("lambd", 0.5)
-    above = g.op("where", g.op("less", g.scalar(bound, x), x), g.op("sub", x, bias), g.scalar(0, x))
-    return g.op("where", g.op("less", x, g.scalar(-bound, x)), g.op("add", x, bias), above)
+    return composites.shrink(call.g, call.operand(0), call.number("lambd", 0.5), call.number("bias", 0.0))
 
 
 def _softmax_axes(call: Call) -> tuple[int, ...]:

@@ -41,29 +41,23 @@ for _name, _since in (("Floor", 6), ("Ceil", 6), ("Round", 11)):
 
 @operator("Greater", since=7)
 def greater(call: Call) -> Value:
-    return call.g.op("less", call.operand(1), call.operand(0))
+    return composites.greater(call.g, call.operand(0), call.operand(1))
 
 
 @operator("GreaterOrEqual", since=12)
 def greater_or_equal(call: Call) -> Value:
-    return call.g.op("less_equal", call.operand(1), call.operand(0))
+    return composites.greater_equal(call.g, call.operand(0), call.operand(1))
 
 
 @operator("Tan", since=7)
 def tan(call: Call) -> Value:
-    x = call.operand(0)
-    return call.g.op("div", call.g.op("sin", x), call.g.op("cos", x))
+    return composites.tan(call.g, call.operand(0))
 
 
 @operator("IsInf", since=10)
 def is_inf(call: Call) -> Value:
-    g, x = call.g, call.operand(0)
-    found = g.constant(np.zeros((), dtype=bool))
-    if call.integer("detect_negative", 1):
-        found = g.op("or", found, g.op("equal", x, g.scalar(-np.inf, x)))
-    if call.integer("detect_positive", 1):
-        found = g.op("or", found, g.op("equal", x, g.scalar(np.inf, x)))
-    return g.op("broadcast", found, shape=x.type.shape)
+    negative, positive = (bool(call.integer(f"detect_{sign}", 1)) for sign in ("negative", "positive"))
+    return composites.is_inf(call.g, call.operand(0), negative, positive)
 
 
 @operator("Pow", since=7)
@@ -71,7 +65,7 @@ def pow(call: Call) -> Value:
     """The result has the base's type, whatever the exponent's."""
     x, y = call.operand(0), call.operand(1)
     common = x.type.dtype if x.type.dtype.is_float or not y.type.dtype.is_float else y.type.dtype
-    return call.cast(call.g.op("pow", call.cast(x, common), call.cast(y, common)), x.type.dtype)
+    return call.cast(composites.power(call.g, call.cast(x, common), call.cast(y, common)), x.type.dtype)
 
 
 @operator("Mod", since=10)

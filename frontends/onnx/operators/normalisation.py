@@ -43,25 +43,18 @@ def lrn(call: Call) -> Value:
 def layer_normalization(call: Call) -> list[Value]:
     """Normalises all axes from `axis` on; the mean and the inverse deviation are results, too."""
     g, x = call.g, call.operand(0)
-    first = call.axis(call.integer("axis", -1), x.type.rank)
-    axes = tuple(range(first, x.type.rank))
-    scale, bias = call.operand(1), call.optional(2)
-    epsilon = call.number("epsilon", EPSILON)
-    normal = composites.layer_norm(g, x, axes, scale, bias, epsilon)
-    if call.results < 2:
-        return [normal]
-    mean = composites.mean(g, x, axes, True)
-    deviation = g.op("sqrt", g.op("add", composites.variance(g, x, axes, True), g.scalar(epsilon, x)))
-    return [normal, mean, g.op("reciprocal", deviation)]
+    axes = tuple(range(call.axis(call.integer("axis", -1), x.type.rank), x.type.rank))
+    normal, mean, factor = composites.normalise(g, x, axes, call.number("epsilon", EPSILON))
+    scaled = g.op("mul", normal, call.operand(1))
+    bias = call.optional(2)
+    return [scaled if bias is None else g.op("add", scaled, bias), mean, factor]
 
 
 @operator("RMSNormalization", since=23)
 def rms_normalization(call: Call) -> Value:
-    g, x = call.g, call.operand(0)
+    x = call.operand(0)
     axes = tuple(range(call.axis(call.integer("axis", -1), x.type.rank), x.type.rank))
-    square = composites.mean(g, g.op("mul", x, x), axes, True)
-    norm = g.op("sqrt", g.op("add", square, g.scalar(call.number("epsilon", EPSILON), x)))
-    return g.op("mul", g.op("div", x, norm), call.operand(1))
+    return composites.rms_norm(call.g, x, call.operand(1), axes, call.number("epsilon", EPSILON))
 
 
 @operator("MeanVarianceNormalization", since=9)
@@ -75,31 +68,23 @@ def mean_variance_normalization(call: Call) -> Value:
     return g.op("div", g.op("sub", x, mean), g.op("add", deviation, g.scalar(1e-9, x)))
 
 
-def _group_normalization(call: Call, scale_a_group: bool) -> Value:
-    """Normalise each of `num_groups` groups of channels; scale and bias stand a group, since opset 21 a channel."""
-    g, x = call.g, call.operand(0)
-    groups = call.integer("num_groups")
+@operator("GroupNormalization", since=18)
+def group_normalization_by_group(call: Call) -> Value:
+    """Scale and bias have one element a group; spread them to one a channel."""
+    g, x, groups = call.g, call.operand(0), call.integer("num_groups")
     if x.type.rank < 2 or groups < 1 or x.type.shape[1] % groups:
         raise GraphError(f"{groups} groups do not divide the channels of an operand of shape {x.type.shape}")
-    batch, channels, *rest = x.type.shape
-    grouped = g.op("reshape", x, shape=(batch, groups, channels // groups, *rest))
-    axes = tuple(range(2, grouped.type.rank))
-    normal = composites.layer_norm(g, grouped, axes, None, None, call.number("epsilon", EPSILON))
+    size = x.type.shape[1] // groups
 
     def spread(vector: Value) -> Value:
-        if scale_a_group:
-            return g.op("reshape", vector, shape=(groups, *[1] * (len(rest) + 1)))
-        return g.op("reshape", vector, shape=(groups, channels // groups, *[1] * len(rest)))
+        column = g.op("reshape", vector, shape=(groups, 1))
+        return g.op("reshape", g.op("broadcast", column, shape=(groups, size)), shape=(groups * size,))
 
-    scaled = g.op("add", g.op("mul", normal, spread(call.operand(1))), spread(call.operand(2)))
-    return g.op("reshape", scaled, shape=x.type.shape)
-
-
-@operator("GroupNormalization", since=18)
-def group_normalization_scaled_by_group(call: Call) -> Value:
-    return _group_normalization(call, scale_a_group=True)
+    scale, bias = spread(call.operand(1)), spread(call.operand(2))
+    return composites.group_norm(g, x, groups, scale, bias, call.number("epsilon", EPSILON))
 
 
 @operator("GroupNormalization", since=21)
 def group_normalization(call: Call) -> Value:
-    return _group_normalization(call, scale_a_group=False)
+    x, scale, bias = (call.operand(index) for index in range(3))
+    return composites.group_norm(call.g, x, call.integer("num_groups"), scale, bias, call.number("epsilon", EPSILON))
