@@ -315,6 +315,9 @@ class _Emitter:
             key = (buffer, shown)
             known = next((scope[key] for scope in reversed(self.addresses) if key in scope), None)
             if known is None:
+                # Frozen, the index is opaque to loop strength reduction, which would keep dozens of pointers of a
+                # register tile on the stack (convolutions at half speed) and take as long as the rest of codegen.
+                shown = self.emit(f"freeze i64 {shown}")
                 known = self.emit(f"getelementptr inbounds {element}, ptr {base}, i64 {shown}")
                 self.addresses[-1][key] = known
             base = known
