@@ -27,20 +27,20 @@ from tilewright.compiler.kernels.gemv import dot_chunk, dot_tile, dots
 from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
 from tilewright.compiler.kernels.tiles import (
     BLOCK,
+    Pads,
     fuses,
+    load_points,
     multiply_add,
     split,
     tile_rows,
     unflatten,
+    window_counts,
     zeros,
 )
 from tilewright.compiler.loops import Buffer, Builder, Index, Operand
 from tilewright.compiler.targets import Target
 
-Pads = tuple[tuple[int, int], ...]
-
 _TILES_AN_ITEM = 8
-_MOST_RUNS = 4
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,6 @@ class ConvPlanarPlan(KernelPlan):
     channels_outer: bool
     whole: bool
     fused: bool
-
-
-def window_counts(spatial: Shape, kernel: Shape, strides: Shape, dilations: Shape, pads: Pads) -> Shape:
-    """How many windows fit along each spatial axis."""
-    return tuple(
-        (size + before + after - (taps - 1) * dilation - 1) // stride + 1
-        for size, taps, stride, dilation, (before, after) in zip(
-            spatial, kernel, strides, dilations, pads, strict=True
-        )
-    )
 
 
 def plan(
@@ -302,7 +292,7 @@ def _tile(conv: _Conv, x_at: Index, w_at: Index, channels: int, spans: Sequence[
         """One channel of x at one kernel position."""
         acc = list(acc)
         loaded = [
-            _load(b, conv.x, x_at, v * lane_step, conv.points(span), lanes) for v, span in enumerate(spans)
+            load_points(b, conv.x, x_at, v * lane_step, conv.points(span), lanes) for v, span in enumerate(spans)
         ]
         for c in range(channels):
             weight = b.load_splat(conv.w, w_at, lanes, offset=c * depth)
@@ -348,36 +338,6 @@ def _tile(conv: _Conv, x_at: Index, w_at: Index, channels: int, spans: Sequence[
     keep(none, False)
     blocks(0, x_at, w_at)
     return sums
-
-
-def _load(b: Builder, x: Buffer, at: Index, offset: int, points: tuple[int, ...], lanes: int) -> Operand:
-    """A vector of the elements at these distances, in the cheapest way that reads nothing else."""
-    active = len(points)
-    gaps = {after - before for before, after in zip(points, points[1:], strict=False)}
-    if gaps <= {1}:
-        return b.load(x, at, lanes, offset=offset, active=active)
-    if gaps == {2}:
-        reach = 2 * active - 1
-        low = b.load(x, at, lanes, offset=offset, active=min(reach, lanes))
-        if reach <= lanes:
-            return b.shuffle(low, low, [2 * lane % lanes for lane in range(lanes)])
-        # The second load ends at the last element needed: it begins one before the first one's end.
-        high = b.load(x, at, lanes, offset=offset + lanes - 1, active=reach - lanes + 1)
-        picked = [2 * lane if 2 * lane < lanes else 2 * lane + 1 for lane in range(lanes)]
-        return b.shuffle(low, high, picked)
-    starts = [lane for lane in range(active) if lane == 0 or points[lane] != points[lane - 1] + 1]
-    if len(starts) > _MOST_RUNS:
-        return b.gather(x, at, [*points, *[points[-1]] * (lanes - active)], offset=offset, active=active)
-    merged: Operand | None = None
-    for start, stop in zip(starts, [*starts[1:], active], strict=True):
-        run = b.load(x, at, lanes, offset=offset + points[start], active=stop - start)
-        if merged is None:
-            merged = run
-            continue
-        chosen = [lanes + lane - start if start <= lane < stop else lane for lane in range(lanes)]
-        merged = b.shuffle(merged, run, chosen)
-    assert merged is not None
-    return merged
 
 
 def _store(

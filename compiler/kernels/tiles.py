@@ -7,8 +7,13 @@
 from collections.abc import Sequence
 from math import prod
 
-from tilewright.compiler.loops import Builder, Const, Index, Operand, Type
+from tilewright.compiler.ir.types import Shape
+from tilewright.compiler.loops import Buffer, Builder, Const, Index, Operand, Type
 from tilewright.compiler.targets import Target
+
+Pads = tuple[tuple[int, int], ...]
+
+_MOST_RUNS = 4
 
 BLOCK = 256
 """Terms summed in one chain of additions before they join a total: long chains lose accuracy."""
@@ -67,3 +72,46 @@ def split(extent: int, most: int) -> tuple[int, int, int]:
     """(size, whole, rest): `whole` tiles of `size` <= most, as equal as can be, then one of `rest` < size."""
     size = -(-extent // -(-extent // most))
     return size, extent // size, extent % size
+
+
+def window_counts(spatial: Shape, kernel: Shape, strides: Shape, dilations: Shape, pads: Pads) -> Shape:
+    """How many windows fit along each spatial axis."""
+    return tuple(
+        (size + before + after - (taps - 1) * dilation - 1) // stride + 1
+        for size, taps, stride, dilation, (before, after) in zip(
+            spatial, kernel, strides, dilations, pads, strict=True
+        )
+    )
+
+
+def load_points(b: Builder, x: Buffer, at: Index, offset: int, points: tuple[int, ...], lanes: int) -> Operand:
+    """A vector of the elements at these distances from `at + offset`, in the cheapest way that reads nothing else.
+
+    Lanes beyond the last point hold anything.
+    """
+    active = len(points)
+    gaps = {after - before for before, after in zip(points, points[1:], strict=False)}
+    if gaps <= {1}:
+        return b.load(x, at, lanes, offset=offset, active=active)
+    if gaps == {2}:
+        reach = 2 * active - 1
+        low = b.load(x, at, lanes, offset=offset, active=min(reach, lanes))
+        if reach <= lanes:
+            return b.shuffle(low, low, [2 * lane % lanes for lane in range(lanes)])
+        # The second load ends at the last element needed: it begins one before the first one's end.
+        high = b.load(x, at, lanes, offset=offset + lanes - 1, active=reach - lanes + 1)
+        picked = [2 * lane if 2 * lane < lanes else 2 * lane + 1 for lane in range(lanes)]
+        return b.shuffle(low, high, picked)
+    starts = [lane for lane in range(active) if lane == 0 or points[lane] != points[lane - 1] + 1]
+    if len(starts) > _MOST_RUNS:
+        return b.gather(x, at, [*points, *[points[-1]] * (lanes - active)], offset=offset, active=active)
+    merged: Operand | None = None
+    for start, stop in zip(starts, [*starts[1:], active], strict=True):
+        run = b.load(x, at, lanes, offset=offset + points[start], active=stop - start)
+        if merged is None:
+            merged = run
+            continue
+        chosen = [lanes + lane - start if start <= lane < stop else lane for lane in range(lanes)]
+        merged = b.shuffle(merged, run, chosen)
+    assert merged is not None
+    return merged
