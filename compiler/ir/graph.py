@@ -163,7 +163,7 @@ def _node_lines(node: Node, indent: str) -> list[str]:
     parts = [f"{indent}{results} = {node.op}({operands})"]
     if str(node.attrs):
         parts.append(str(node.attrs))
-    if node.plan is not None:
+    if node.plan is not None and not node.body:
         parts.append(f"<{node.plan}>")
     line = " ".join(parts)
     if node.source:

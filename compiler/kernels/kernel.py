@@ -9,7 +9,7 @@ know neither the result's layout nor what follows them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Protocol
 
 from tilewright.compiler.ir.types import DType, Layout, TensorType, row_major_strides
@@ -41,6 +41,11 @@ class KernelPlan:
     template: ClassVar[str] = ""
     operand_layouts: tuple[Layout, ...]
     result_layout: Layout
+
+    def __str__(self) -> str:
+        own = [f for f in fields(self) if f.name not in ("operand_layouts", "result_layout")]
+        tile = " ".join(f"{f.name}={getattr(self, f.name)}" for f in own)
+        return f"{self.template} {tile}".rstrip() if self.template else f"[{self.result_layout}]"
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def select(graph: Graph, target: Target) -> Graph:
     blocked: set[Value] = set()
     nodes = []
     for node in graph.nodes:
-        plan = _choose(node, blocked, target)
+        plan = _choose(node, blocked, graph, target)
         if plan is not None and plan.result_layout.blocks:
             blocked.update(node.results)
         nodes.append(replace(node, plan=plan))
@@ -40,7 +40,9 @@ def channel_blocks(node: Node, target: Target) -> Layout:
     return Layout(blocks=((1, target.lanes(node.results[0].type.dtype.bits)),))
 
 
-def _choose(node: Node, blocked: set[Value], target: Target) -> Plan:
+def _choose(node: Node, blocked: set[Value], graph: Graph, target: Target) -> Plan:
+    if node.op == "matmul":
+        return _matmul(node, node.operands[1] in graph.constants, target)
     if node.op in _CHOICES:
         return _CHOICES[node.op](node, blocked, target)
     if node.op in PRIMITIVES and PRIMITIVES[node.op].family == "elementwise":
@@ -62,9 +64,10 @@ def _conv(node: Node, blocked: set[Value], target: Target) -> Plan:
     return conv_planar.plan(x, w, **kinds, target=target)
 
 
-def _matmul(node: Node, blocked: set[Value], target: Target) -> Plan:
-    a, b = (operand.type for operand in node.operands)
-    return gemv.plan(a, b, target=target) or gemm.plan(a, b, target=target)
+def _matmul(node: Node, constant: bool, target: Target) -> Plan:
+    a, w = (operand.type for operand in node.operands)
+    plan: Plan = gemv.plan(a, w, target=target, constant=constant)
+    return plan or gemm.plan(a, w, target=target, constant=constant)
 
 
 def _pool(node: Node, blocked: set[Value], target: Target) -> Plan:
@@ -72,10 +75,11 @@ def _pool(node: Node, blocked: set[Value], target: Target) -> Plan:
     attrs = node.attrs
     (x,) = node.operands
     how = {"kernel": attrs.kernel, "strides": attrs.strides, "dilations": attrs.dilations, "pads": attrs.pads}
+    mode = "max" if node.op == "max_pool" else "sum"
     plan: Plan = None
     if x in blocked:
-        plan = pool.plan(x.type, kind=node.op.removesuffix("_pool"), **how, target=target)
-    return plan or pool_planar.plan(x.type, kind=node.op.removesuffix("_pool"), **how, target=target)
+        plan = pool.plan(x.type, node.result.type, mode=mode, **how, target=target)
+    return plan or pool_planar.plan(x.type, node.result.type, mode=mode, **how, target=target)
 
 
 def _elementwise(node: Node, blocked: set[Value], target: Target) -> Plan:
@@ -120,7 +124,6 @@ def _reduce(node: Node, blocked: set[Value], target: Target) -> Plan:
 
 _CHOICES: dict[str, Callable[[Node, set[Value], Target], Plan]] = {
     "conv": _conv,
-    "matmul": _matmul,
     "max_pool": _pool,
     "sum_pool": _pool,
     "concat": _concat,
