@@ -95,18 +95,16 @@ def _float_rem(b: Builder, x: Operand, y: Operand) -> Operand:
     if source.bits < 64:
         x, y = b.convert(x, F64), b.convert(y, F64)
     size, divisor = b.abs(x), b.abs(y)
-    # Only float64's own range overflows the quotient: then divide by a multiple of the divisor.
-    wide = b.mul(divisor, 2.0**600)
 
     def step(_: object, carried: list[Operand]) -> list[Operand]:
         (r,) = carried
-        plain = divisor
-        quotient = b.div(r, divisor)
-        if source.bits == 64:
+        unit, quotient = divisor, b.div(r, divisor)
+        # Only float64 overflows the quotient, at most twice: then a multiple of the divisor serves.
+        for _again in range(2 if source.bits == 64 else 0):
             over = b.compare("gt", b.abs(quotient), 1e308)
-            plain = b.select(over, wide, divisor)
-            quotient = b.select(over, b.div(r, wide), quotient)
-        return [b.fma(b.neg(b.trunc(quotient)), plain, r)]
+            unit = b.select(over, b.mul(unit, 2.0**600), unit)
+            quotient = b.div(r, unit)
+        return [b.fma(b.neg(b.trunc(quotient)), unit, r)]
 
     large = b.reduce("or", b.compare("ge", b.div(size, divisor), 2.0**50))
     steps = b.select(large, b.const(44 if source.bits == 64 else 7, INDEX), b.const(1, INDEX))
