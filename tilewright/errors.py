@@ -12,6 +12,7 @@ knows, and outer layers add the rest with `located`.
             ShapeNeededError    an input's shape is not known; carries the declared dimensions
         ResourceError           the request exceeds a limit (dimensions, memory)
         CallError               a call's arguments do not fit the compiled model
+            ImageError          a photograph cannot be read, or is not one
         CompileError            code generation failed: a defect of Tilewright, with what to report
 """
 
@@ -89,7 +90,7 @@ class ShapeNeededError(GraphError):
             else:
                 known = ["?" if dim is None else str(dim) for dim in dims]
                 shown.append(f"'{name}' ({' x '.join(known)})")
-                example.append(f"'{name}': ({', '.join(str(d) if isinstance(d, int) else '1' for d in dims)},)")
+                example.append(f"'{name}': {tuple(dim if isinstance(dim, int) else 1 for dim in dims)}")
         super().__init__(
             f"the shape of {'input' if len(shown) == 1 else 'inputs'} {', '.join(shown)} is not known; pass it, "
             f"for example shapes={{{', '.join(example)}}}",
@@ -104,6 +105,10 @@ class ResourceError(TilewrightError):
 
 class CallError(TilewrightError):
     """A call's arguments do not fit the compiled model."""
+
+
+class ImageError(CallError):
+    """A photograph cannot be read, or is not one."""
 
 
 class CompileError(TilewrightError):

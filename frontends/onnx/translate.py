@@ -84,18 +84,19 @@ def _translate(model: Model, outputs: Sequence[str | int] | None, shapes: Mappin
     values: dict[str, Value] = {}
     for port, type in zip(ports, _input_types(model, ports, shapes), strict=True):
         values[port.name] = g.input(port.name, type)
-    for name in used & wires.initializers.keys():
-        array = wires.initializers[name].array
-        if array is None:
+    for name, tensor in wires.initializers.items():
+        if name not in used:
+            continue
+        if tensor.array is None:
             raise UnsupportedError(
-                f"tensor '{name}' holds {wires.initializers[name].type_name} elements, which Tilewright lacks; "
-                "convert the model to float32"
+                f"tensor '{name}' holds {tensor.type_name} elements, which Tilewright lacks; convert the model to "
+                "float32"
             )
-        values[name] = g.constant(array, name)
+        values[name] = g.constant(tensor.array, name)
     for node in nodes:
         _add(g, node, values)
-    for name, tensor in wanted.items():
-        if tensor not in values:
+    for name, wanted_tensor in wanted.items():
+        if wanted_tensor not in values:
             raise UnsupportedError(f"output '{name}' is a result that Tilewright does not compute")
     if outputs is None and not shapes:
         _check_declared(model, values)

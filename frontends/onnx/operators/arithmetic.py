@@ -130,9 +130,9 @@ def identity(call: Call) -> Value:
 
 @operator("Dropout", since=7)
 def dropout(call: Call) -> list[Value]:
-    """Without training it hands its operand through; the mask keeps everything."""
-    training = call.known(2, "training_mode")
-    if training is not None and training.any():
+    """Without training, or where nothing is dropped, it hands its operand through; the mask keeps everything."""
+    training, ratio = call.known(2, "training_mode"), call.known_floats(1, "ratio")
+    if training is not None and training.any() and ratio != (0.0,):
         raise UnsupportedError("it is in training mode; export the model for inference")
     x = call.operand(0)
     if call.results < 2:

@@ -16,10 +16,13 @@ def _primitive(name: str) -> Reduction:
 
 
 def _extremum(name: str) -> Reduction:
+    """Of bools: some (max) or all (min) are true; of no elements at all false and true."""
+
     def reduce(g: GraphBuilder, x: Value, axes: tuple[int, ...], keepdims: bool) -> Value:
         if x.type.dtype != BOOL:
             return g.op(name, x, axes=axes, keepdims=keepdims)
-        return g.op("cast", g.op(name, g.op("cast", x, dtype=I32), axes=axes, keepdims=keepdims), dtype=BOOL)
+        found = g.op(name, g.op("cast", x, dtype=I32), axes=axes, keepdims=keepdims)
+        return g.op("less", g.scalar(0, found), found)
 
     return reduce
 
