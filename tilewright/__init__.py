@@ -11,8 +11,8 @@ from tilewright.errors import TilewrightError
 
 if TYPE_CHECKING:
     from tilewright.api import compile as compile
-    from tilewright.hypercolumns import Hypercolumns as Hypercolumns
-    from tilewright.hypercolumns import hypercolumns as hypercolumns
+    from tilewright.columns import Hypercolumns as Hypercolumns
+    from tilewright.columns import hypercolumns as hypercolumns
     from tilewright.runtime.artifact import TensorSpec as TensorSpec
     from tilewright.runtime.model import Model as Model
 
@@ -23,8 +23,8 @@ _HOMES = {
     "compile": "tilewright.api",
     "Model": "tilewright.runtime.model",
     "TensorSpec": "tilewright.runtime.artifact",
-    "Hypercolumns": "tilewright.hypercolumns",
-    "hypercolumns": "tilewright.hypercolumns",
+    "Hypercolumns": "tilewright.columns",
+    "hypercolumns": "tilewright.columns",
 }
 
 

@@ -57,6 +57,15 @@ class GraphBuilder:
         self._inputs.append(value)
         return value
 
+    def include(self, graph: Graph) -> dict[str, Value]:
+        """Take over all of another graph, its inputs too; returns its outputs by name, to build on."""
+        for value in (*graph.inputs, *graph.constants, *(r for node in graph.nodes for r in node.results)):
+            self._names.setdefault(value.name, 1)
+        self._inputs += graph.inputs
+        self._constants.update(graph.constants)
+        self._nodes += graph.nodes
+        return dict(zip(graph.output_names, graph.outputs, strict=True))
+
     def constant(self, array: Any, name: str = "", dtype: Any = None) -> Value:
         """A constant; `array` is anything NumPy takes, and is not copied unless its byte order is foreign."""
         array = np.asarray(array, dtype=dtype)
