@@ -176,7 +176,7 @@ def squeeze(g: GraphBuilder, x: Value, axes: Sequence[int] | None = None) -> Val
     for axis in gone:
         if shape[axis] != 1:
             raise GraphError(
-                f"axis {axis} of {shape} has {shape[axis]} elements; only 1 can go", node=g.source
+                f"axis {axis} of {shape} has {shape[axis]} elements; expected 1", node=g.source
             )
     return g.op("reshape", x, shape=tuple(dim for axis, dim in enumerate(shape) if axis not in gone))
 

@@ -181,7 +181,7 @@ def conv_transpose(
 ) -> Value:
     """The transpose of a convolution: x (N, C, *spatial), w (C, O/groups, *kernel), bias (O,).
 
-    It is a convolution by the flipped filters of x with strides - 1 zeros between its elements. An axis of the
+    It is a convolution by the flipped filters of x with strides - 1 zeros between elements. An axis of the
     result has strides * (size - 1) + (kernel - 1) * dilation + 1 - sum(pads) + output_padding elements.
     """
     spatial, kernel = x.type.rank - 2, w.type.shape[2:]

@@ -70,7 +70,7 @@ def samples(dtype: DType, count: int, limit: float = np.inf) -> list[Array]:
 
 
 def elementwise_function(op: str, attrs: Attrs, types: list[DType], result: DType, n: int) -> Function:
-    """A function that stores the formula's results to y1, one lane at a time, and to y16, sixteen at a time."""
+    """A function that stores the formula's results to y1, lane by lane, and to y16, sixteen at a time."""
     b = Builder(f"{op}_{types[-1]}")
     inputs = [b.input(f"x{i}", loop_type(dtype), n) for i, dtype in enumerate(types)]
     formula = PRIMITIVES[op].formula

@@ -82,7 +82,8 @@ def _binary() -> list[Row]:
     rows = []
     for op, oracle in {
         "add": torch.add, "sub": torch.sub, "mul": torch.mul, "min": torch.minimum, "max": torch.maximum,
-        "mod": torch.remainder, "rem": torch.fmod, "equal": torch.eq, "less": torch.lt, "less_equal": torch.le,
+        "mod": torch.remainder, "rem": torch.fmod,
+        "equal": torch.eq, "less": torch.lt, "less_equal": torch.le,
     }.items():  # fmt: skip
         rows += [Row(op, (a, b), oracle), Row(op, (i, j), oracle)]
     for op in ("and", "or", "xor"):
@@ -131,7 +132,8 @@ def _movement() -> list[Row]:
         Row("pad", (x,), lambda x: F.pad(x, (-1, 2, 1, -2)), {"low": (0, 1, -1), "high": (0, -2, 2)}),
         Row("pad", (x,), lambda x: x[:, 1:, :-1], {"low": (0, -1, 0), "high": (0, 0, -1)}),
         Row("pad", (x,), lambda x: spread, {"low": (0, 0, 1), "high": (0, 0, 2), "interior": (0, 0, 1)}),
-        Row("pad", (x,), lambda x: spread[:, :, 2:9], {"low": (0, 0, -1), "high": (0, 0, 1), "interior": (0, 0, 1)}),
+        Row("pad", (x,), lambda x: spread[:, :, 2:9],
+            {"low": (0, 0, -1), "high": (0, 0, 1), "interior": (0, 0, 1)}),
     ]  # fmt: skip
     low, high = (0, 0, 2, 1), (0, 0, 1, 3)
     for mode in ("reflect", "edge", "wrap"):
@@ -153,8 +155,8 @@ def _gather() -> list[Row]:
         Row("gather", (x, np.array([9, -9])), lambda x, i: x[:, [3, 0]], {"axis": 1}),
         Row("gather_elements", (x, at), lambda x, i: x.gather(1, i), {"axis": 1}),
         Row("gather_elements", (x, at[:2, :, :3]), lambda x, i: x.gather(1, i), {"axis": 1}),
-        Row("resample", (x, taps, weight), lambda x, i, w: torch.einsum("antb,nt->anb", x[:, i], w), {"axis": 1},
-            exact=False),
+        Row("resample", (x, taps, weight), lambda x, i, w: torch.einsum("antb,nt->anb", x[:, i], w),
+            {"axis": 1}, exact=False),
     ]  # fmt: skip
 
 
