@@ -1,6 +1,7 @@
 """Matrix product: (..., M, K) x (..., K, N), leading dimensions broadcast.
 
-    x (..., M, K) row-major;  w packed in panels of OCU vectors: (..., N / (OCU*W), K, OCU*W), or row-major
+    x (..., M, K) row-major, rows perhaps padded
+    w in panels of OCU vectors (..., N / (OCU*W), K, OCU*W), or row-major
 
     for item = (batch, chunk of row tiles, panel):
       sums[tile][row][OCU] = 0                        # scratch, a few kilobytes
@@ -11,8 +12,9 @@
           sums[tile] += acc
       for tile, row in chunk: epilogue(sums)
 
-The block sums also keep chains of additions short, which is what accuracy asks for. Rows beyond the last whole
-tile are a tile of their own size; columns beyond the last whole panel are zeros of the packing and are not stored.
+The block sums also keep chains of additions short, which is what accuracy asks for. Rows beyond the last
+whole tile are a tile of their own size; columns beyond the last whole panel are zeros of the packing and are not
+stored.
 """
 
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from math import prod
 from typing import ClassVar
 
 from tilewright.compiler.ir.types import ROW_MAJOR, Layout, Shape, TensorType
-from tilewright.compiler.kernels.kernel import Coordinates, Epilogue, Kernel, KernelPlan, View
+from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
 from tilewright.compiler.kernels.tiles import (
     BLOCK,
     fuses,
@@ -38,6 +40,8 @@ from tilewright.compiler.targets import Target
 _SCRATCH_BYTES = 16 << 10
 _LEAST_ITEMS = 16
 _CACHE_LINE = 64
+_SET_PERIOD = 2048
+_SMALL_BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,8 @@ class GemmPlan(KernelPlan):
     """The register tile: `rows` rows of `vectors` vectors of `lanes` elements, `unroll` steps of K at a time.
 
     `chunk` is how many row tiles one item takes, `block` how many steps of K one chain of additions. `chains`
-    sets of accumulators take the steps in turn, where one set is too small to hide an fma's latency. `ahead` is how
-    many steps of K w is prefetched ahead.
+    sets of accumulators take the steps in turn, where one set is too small to hide an fma's latency. `ahead` is
+    how many steps of K w is prefetched ahead.
     """
 
     template: ClassVar[str] = "gemm"
@@ -57,7 +61,7 @@ class GemmPlan(KernelPlan):
     unroll: int = 4
     chains: int = 1
     block: int = BLOCK
-    ahead: int = 4
+    ahead: int = 8
     fused: bool = True
 
 
@@ -80,8 +84,9 @@ def panels_layout(rank: int, width: int) -> Layout:
 def plan(a: TensorType, w: TensorType, *, target: Target, constant: bool = True) -> GemmPlan | None:
     """How to multiply a (..., M, K) by w (..., K, N); None for other element types or empty operands.
 
-    `constant` says that packing w costs nothing at run time; where it does, w is packed only if enough rows share
-    the cost.
+    `constant` says that packing w costs nothing at run time; where it does, w is packed only if enough rows
+    share the cost. Rows of a are asked for with physical padding where they would all fall into the same sets of a
+    cache; the kernel takes them without it too.
     """
     if not supported(a, w):
         return None
@@ -91,15 +96,25 @@ def plan(a: TensorType, w: TensorType, *, target: Target, constant: bool = True)
     packed = constant or rows >= 2 * tile_rows(target, vectors)
     width = vectors * lanes
     return GemmPlan(
-        operand_layouts=(ROW_MAJOR, panels_layout(w.rank, width) if packed else ROW_MAJOR),
+        operand_layouts=(
+            rows_layout(a, tile, w.shape[-1] // width),
+            panels_layout(w.rank, width) if packed else ROW_MAJOR,
+        ),
         result_layout=ROW_MAJOR,
         lanes=lanes,
         vectors=vectors,
         rows=tile,
-        chunk=_chunk(a, w, tile, width, whole, target),
-        chains=max(8 // (vectors * tile), 1),
+        chunk=_chunk(w, tile, width, whole),
+        block=BLOCK if rows > tile_rows(target, 2) else _SMALL_BLOCK,
         fused=fuses(target),
     )
+
+
+def rows_layout(a: TensorType, tile: int, panels: int) -> Layout:
+    """Row-major; a cache line more a row where many rows whose distance is that of a cache's sets are read often."""
+    if tile <= 4 or panels < 4 or a.shape[-1] * a.dtype.bytes % _SET_PERIOD:
+        return ROW_MAJOR
+    return Layout().with_pads((*((0, 0),) * (a.rank - 1), (0, _CACHE_LINE // a.dtype.bytes)))
 
 
 def panel_vectors(target: Target, rows: int, needed: int) -> int:
@@ -114,10 +129,9 @@ def panel_vectors(target: Target, rows: int, needed: int) -> int:
     return next(vectors for vectors in order if computed[vectors] <= 1.08 * min(computed.values()))
 
 
-def _chunk(a: TensorType, w: TensorType, tile: int, width: int, whole: int, target: Target) -> int:
-    """Row tiles an item: as many as leave x in half of L2 and the sums in scratch, and items to share out."""
-    k, size = a.shape[-1], a.dtype.bytes
-    most = min(target.l2 // 2 // (tile * k * size), _SCRATCH_BYTES // (tile * width * size))
+def _chunk(w: TensorType, tile: int, width: int, whole: int) -> int:
+    """Row tiles an item: as many as leave the sums in scratch, and enough items to share out."""
+    most = _SCRATCH_BYTES // (tile * width * w.dtype.bytes)
     others = -(-w.shape[-1] // width) * prod(w.shape[:-2])
     return max(min(most, whole, whole * others // _LEAST_ITEMS), 1)
 

@@ -28,6 +28,7 @@ from tilewright.compiler.targets import Target
 
 _FEW_ROWS = 3
 _AHEAD_BYTES = 4096
+_BLOCK = 128
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def plan(a: TensorType, w: TensorType, *, target: Target, constant: bool = True)
         chunk=1,
         chains=_chains(vectors * rows, 8),
         unroll=8,
+        block=_BLOCK,
         ahead=max(_AHEAD_BYTES // (vectors * lanes * a.dtype.bytes), 1),
         fused=fuses(target),
     )

@@ -84,34 +84,37 @@ def window_counts(spatial: Shape, kernel: Shape, strides: Shape, dilations: Shap
     )
 
 
-def load_points(b: Builder, x: Buffer, at: Index, offset: int, points: tuple[int, ...], lanes: int) -> Operand:
-    """A vector of the elements at these distances from `at + offset`, in the cheapest way that reads nothing else.
+def load_points(
+    b: Builder, x: Buffer, at: Index, offset: int, points: tuple[int, ...], lanes: int
+) -> Operand:
+    """A vector of the elements at these increasing distances from `at + offset`; lanes beyond them hold anything.
 
-    Lanes beyond the last point hold anything.
+    Loads as few runs of memory as cover them and shuffles them together, or gathers where that takes many. What
+    lies before the first element and after the last one is not read.
     """
-    active = len(points)
-    gaps = {after - before for before, after in zip(points, points[1:], strict=False)}
-    if gaps <= {1}:
-        return b.load(x, at, lanes, offset=offset, active=active)
-    if gaps == {2}:
-        reach = 2 * active - 1
-        low = b.load(x, at, lanes, offset=offset, active=min(reach, lanes))
-        if reach <= lanes:
-            return b.shuffle(low, low, [2 * lane % lanes for lane in range(lanes)])
-        # The second load ends at the last element needed: it begins one before the first one's end.
-        high = b.load(x, at, lanes, offset=offset + lanes - 1, active=reach - lanes + 1)
-        picked = [2 * lane if 2 * lane < lanes else 2 * lane + 1 for lane in range(lanes)]
-        return b.shuffle(low, high, picked)
-    starts = [lane for lane in range(active) if lane == 0 or points[lane] != points[lane - 1] + 1]
+    starts: list[int] = []
+    number = []
+    for point in points:
+        if not starts or point >= starts[-1] + lanes:
+            starts.append(point)
+        number.append(len(starts) - 1)
     if len(starts) > _MOST_RUNS:
-        return b.gather(x, at, [*points, *[points[-1]] * (lanes - active)], offset=offset, active=active)
-    merged: Operand | None = None
-    for start, stop in zip(starts, [*starts[1:], active], strict=True):
-        run = b.load(x, at, lanes, offset=offset + points[start], active=stop - start)
-        if merged is None:
-            merged = run
-            continue
-        chosen = [lanes + lane - start if start <= lane < stop else lane for lane in range(lanes)]
-        merged = b.shuffle(merged, run, chosen)
-    assert merged is not None
+        steps = [*points, *[points[-1]] * (lanes - len(points))]
+        return b.gather(x, at, steps, offset=offset, active=len(points))
+    # A run that would reach beyond the last element begins earlier instead: whole loads need no mask.
+    starts = [max(min(start, points[-1] - lanes + 1), points[0]) for start in starts]
+    runs: list[Operand] = [
+        b.load(x, at, lanes, offset=offset + start, active=min(points[-1] - start + 1, lanes))
+        for start in starts
+    ]
+    place = [point - starts[run] for point, run in zip(points, number, strict=True)]
+    if len(runs) == 1:
+        same = place == list(range(len(points)))
+        return runs[0] if same else b.shuffle(runs[0], runs[0], [*place, *[0] * (lanes - len(points))])
+    merged = runs[0]
+    for count, run in enumerate(runs[1:], start=1):
+        # Lanes of earlier runs lie in place once two runs have been merged.
+        chosen = [at if count == 1 else lane for lane, at in enumerate(place)]
+        chosen = [lanes + at if of == count else kept for kept, at, of in zip(chosen, place, number, strict=True)]
+        merged = b.shuffle(merged, run, [*(lane % (2 * lanes) for lane in chosen), *[0] * (lanes - len(points))])
     return merged
