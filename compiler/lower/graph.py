@@ -6,7 +6,7 @@ from tilewright.compiler.ir import Graph, Node
 from tilewright.compiler.kernels import borders
 from tilewright.compiler.lower import generic, movement, templates  # noqa: F401  (they register the lowerings)
 from tilewright.compiler.lower.context import LOWERINGS, Lowering, Step
-from tilewright.compiler.lower.generic import nest_supports as nestable
+from tilewright.compiler.lower.nests import nest_supports as nestable
 from tilewright.compiler.targets import Target
 from tilewright.errors import CompileError
 
