@@ -21,6 +21,7 @@ from typing import ClassVar
 
 from tilewright.compiler.ir.types import Layout, TensorType
 from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
+from tilewright.compiler.kernels.tiles import fuses, multiply_add, unflatten
 from tilewright.compiler.loops import Builder, Index, Operand
 from tilewright.compiler.loops.nodes import Buffer
 from tilewright.compiler.targets import Target
@@ -35,6 +36,10 @@ CHAIN = 256
 """Products added up in one register before the sum moves on to a block's total."""
 
 
+STEP = 24
+"""Multiply-adds of the innermost loop, at least: more unrolling lets LLVM move loads far ahead, into spills."""
+
+
 @dataclass(frozen=True)
 class Plan(KernelPlan):
     """The register tile and the loop order; see the module's docstring."""
@@ -46,8 +51,11 @@ class Plan(KernelPlan):
     pixels: int
     unroll: int
     chain: int
+    row_tiles: int
+    column_tiles: int
     rows_outer: bool
     prefetch: bool
+    fused: bool
     strides: Pair
     pads: Pads
     dilations: Pair
@@ -96,15 +104,19 @@ def plan(
         return None
     blocks = -(-(outputs // groups) // lanes)
     reduction = inputs * kernel[0] * kernel[1]
+    block = lanes if x_is_blocked_source else 1
     vectors, rows, pixels = _choose_tile(
         target, lanes * x.dtype.bytes, blocks, groups, height, width, reduction
     )
-    block = lanes if x_is_blocked_source else 1
     x_pads = ((0, 0), (0, 0), *(needed_pad(*axis) for axis in geometry))
     x_layout = Layout(blocks=((1, lanes),)) if x_is_blocked_source else Layout(axes=x.layout.axes)
     w_blocks = ((1, lanes), (0, vectors * lanes)) if x_is_blocked_source else ((0, vectors * lanes),)
     weight_bytes = outputs * reduction * x.dtype.bytes
-    tiles = -(-height // rows) * -(-width // pixels)
+    blocks_in = -(-inputs // block)
+    chain = max(CHAIN // (kernel[0] * kernel[1] * block), 1)
+    tile_bytes = vectors * rows * pixels * lanes * x.dtype.bytes
+    tiles = max(target.l1 // 2 // tile_bytes, 1)
+    column_tiles = min(sum(split(width, pixels)[1:]), tiles)
     return Plan(
         operand_layouts=(x_layout.with_pads(x_pads), Layout(blocks=w_blocks)),
         result_layout=Layout(blocks=((1, lanes),)),
@@ -112,10 +124,13 @@ def plan(
         vectors=vectors,
         rows=rows,
         pixels=pixels,
-        unroll=4,
-        chain=max(CHAIN // (kernel[0] * kernel[1] * block), 1),
+        unroll=max(STEP // (vectors * rows * pixels), 1),
+        chain=-(-blocks_in // -(-blocks_in // chain)),
+        row_tiles=min(max(tiles // column_tiles, 1), -(-height // rows)),
+        column_tiles=column_tiles,
         rows_outer=2 * weight_bytes <= target.l2 < x.elements * x.dtype.bytes,
-        prefetch=tiles <= 32,
+        prefetch=False,
+        fused=fuses(target),
         strides=strides,
         pads=pads,
         dilations=dilations,
@@ -198,6 +213,28 @@ def check_pads(needed: Layout, x: TensorType) -> None:
             )
 
 
+@dataclass(frozen=True)
+class _Item:
+    """Which outputs an item computes: `vectors` vectors of a group; row tiles by band, column tiles by piece."""
+
+    image: Index
+    group: Index
+    band: Index
+    piece: Index
+    vectors: int
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A register tile: its first row and column, its size, and its place among the totals."""
+
+    row: Index
+    column: Index
+    rows: int
+    pixels: int
+    slot: Index
+
+
 class _Builder:
     """What the parts of one kernel share while it is built."""
 
@@ -218,6 +255,8 @@ class _Builder:
         outputs = result.shape[1] // plan.groups
         self.vector_blocks = -(-outputs // plan.lanes)
         self.input_blocks = -(-self.inputs // self.block)
+        self.columns = split(self.shape[3], plan.pixels)
+        self.tile_size = plan.vectors * plan.rows * plan.pixels * plan.lanes
         self.totals: Buffer | None = None
 
     def kernel(self) -> Kernel:
@@ -225,115 +264,135 @@ class _Builder:
         b, plan = self.b, self.plan
         batch, _, height, _ = self.shape
         groups = plan.groups * -(-self.vector_blocks // plan.vectors)
-        bands = -(-height // plan.rows)
+        bands = -(-height // (plan.rows * plan.row_tiles))
+        pieces = -(-sum(self.columns[1:]) // plan.column_tiles)
+        areas = bands * pieces
         if self.input_blocks > plan.chain:
-            self.totals = b.alloc("totals", self.x.type, plan.vectors * plan.rows * plan.pixels * plan.lanes)
+            tiles = plan.row_tiles * plan.column_tiles
+            self.totals = b.alloc("totals", self.x.type, tiles * self.tile_size)
 
         def item(index: Index, _: list[Operand]) -> None:
-            inner = groups if plan.rows_outer else bands
-            outer, second = b.div(index, inner), b.rem(index, inner)
-            first = b.rem(outer, groups * bands // inner)
-            image = b.div(outer, groups * bands // inner) if batch > 1 else 0
-            self.group(image, *((second, first) if plan.rows_outer else (first, second)))
+            if plan.rows_outer:
+                image, area, group = unflatten(b, index, (batch, areas, groups))
+            else:
+                image, group, area = unflatten(b, index, (batch, groups, areas))
+            band, piece = unflatten(b, area, (bands, pieces))
+            whole, last = divmod(self.vector_blocks * plan.groups, plan.vectors)
+
+            def of(vectors: int) -> Callable[[], None]:
+                return lambda: self.item(_Item(image, group, band, piece, vectors))
+
+            if not last:
+                of(plan.vectors)()
+            else:
+                b.if_(b.compare("lt", group, whole) if whole else False, of(plan.vectors), of(last))
 
         b.for_(self.begin, self.end, item)
-        return Kernel(b.finish(), batch * groups * bands, self.flops)
+        return Kernel(b.finish(), batch * groups * areas, self.flops)
 
-    def group(self, image: Index, group: Index, band: Index) -> None:
-        """One item: choose between whole and last groups of vectors, whole and last bands of rows."""
-        plan, height = self.plan, self.shape[2]
-        whole_groups, last_vectors = divmod(self.vector_blocks * plan.groups, plan.vectors)
-        whole_bands, last_rows = divmod(height, plan.rows)
+    def item(self, item: "_Item") -> None:
+        """One item: its tiles once, or once for every chain of input blocks."""
+        b, plan = self.b, self.plan
+        blocks = self.input_blocks
+        if self.totals is None:
+            self.tiles(item, lambda tile: self.finish(item, tile, self.reduce(item, tile, 0, blocks)))
+            return
+        totals, lanes = self.totals, plan.lanes
+        # A last block of fewer channels is code of its own, and so is a shorter last chain.
+        whole = (blocks - (1 if self.inputs % self.block else 0)) // plan.chain * plan.chain
+        zero = b.const(0.0, self.x.type.vector(lanes))
+        b.for_(0, totals.size, lambda at, _: b.store(totals, at, zero), step=lanes)
 
-        def rows(vectors: int) -> None:
-            self.choose(band, whole_bands, plan.rows, last_rows,
-                        lambda count: self.band(image, group, band, vectors, count))  # fmt: skip
+        def places(tile: "_Tile") -> range:
+            return range(0, item.vectors * tile.rows * tile.pixels * lanes, lanes)
 
-        self.choose(group, whole_groups, plan.vectors, last_vectors, rows)
+        def add_up(block: Index, _: list[Operand]) -> None:
+            def visit(tile: "_Tile") -> None:
+                sums = self.reduce(item, tile, block, b.add(block, plan.chain))
+                for offset, value in zip(places(tile), sums, strict=True):
+                    total = b.add(b.load(totals, tile.slot, lanes, offset=offset), value)
+                    b.store(totals, tile.slot, total, offset=offset)
 
-    def choose(self, index: Index, whole: int, size: int, last: int, body: Callable[[int], None]) -> None:
-        """Build `body(size)` for the first `whole` indices and `body(last)` for one more, where last is not 0."""
-        if not last:
-            body(size)
-        elif not whole:
-            body(last)
-        else:
-            self.b.if_(self.b.compare("lt", index, whole), lambda: body(size), lambda: body(last))
+            self.tiles(item, visit)
 
-    def band(self, image: Index, group: Index, band: Index, vectors: int, rows: int) -> None:
-        """`rows` rows of one group's outputs, tile after tile."""
-        b = self.b
-        wide, count, narrower = split(self.shape[3], self.plan.pixels)
-        first = b.mul(band, self.plan.rows)
-        middle = count * wide
+        def last(tile: "_Tile") -> None:
+            sums: list[Operand] = [b.load(totals, tile.slot, lanes, offset=offset) for offset in places(tile)]
+            if whole < blocks:
+                sums = list(map(b.add, sums, self.reduce(item, tile, whole, blocks)))
+            self.finish(item, tile, sums)
 
-        def tile(pixels: int) -> Callable[[Index, list[Operand]], None]:
-            return lambda column, _: self.tile(image, group, first, column, vectors, rows, pixels)
+        b.for_(0, whole, add_up, step=plan.chain)
+        self.tiles(item, last)
 
-        b.for_(0, middle, tile(wide), step=wide)
-        if narrower:
-            b.for_(middle, self.shape[3], tile(wide - 1), step=wide - 1)
+    def tiles(self, item: "_Item", visit: Callable[["_Tile"], None]) -> None:
+        """Build loops over an item's tiles."""
+        b, plan = self.b, self.plan
+        wide, count, narrower = self.columns
+        height = self.shape[2]
+        whole_rows = height // plan.rows
+        first = b.mul(item.band, plan.row_tiles)
+        left = b.mul(item.piece, plan.column_tiles)
+        right = b.min(b.add(left, plan.column_tiles), count + narrower)
 
-    def tile(
-        self, image: Index, group: Index, row: Index, column: Index, vectors: int, rows: int, pixels: int
-    ) -> None:
-        """One register tile, handed to the epilogue."""
-        b, plan, lanes = self.b, self.plan, self.plan.lanes
+        def across(row: Index, rows: int) -> None:
+            slots = b.mul(b.sub(row, first), plan.column_tiles)
+
+            def tile(pixels: int, skipped: int) -> Callable[[Index, list[Operand]], None]:
+                def body(number: Index, _: list[Operand]) -> None:
+                    slot = b.mul(b.add(slots, b.sub(number, left)), self.tile_size)
+                    column = b.add(b.mul(number, pixels), skipped)
+                    visit(_Tile(b.mul(row, plan.rows), column, rows, pixels, slot))
+
+                return body
+
+            b.for_(left, b.min(right, count), tile(wide, 0))
+            if narrower:
+                b.for_(b.max(left, count), right, tile(wide - 1, count))
+
+        last = b.min(b.add(first, plan.row_tiles), whole_rows)
+        b.for_(first, last, lambda row, _: across(row, plan.rows))
+        if height % plan.rows:
+            here = True if item.band == 0 else b.compare("gt", b.add(first, plan.row_tiles), whole_rows)
+            b.if_(here, lambda: across(whole_rows, height % plan.rows))
+
+    def finish(self, item: "_Item", tile: "_Tile", sums: list[Operand]) -> None:
+        """Hand a tile's sums, [vector][pixel], to the epilogue."""
+        lanes = self.plan.lanes
+        channel = self.b.mul(item.group, self.plan.vectors * lanes)
+        for number, value in enumerate(sums):
+            v, pixel = divmod(number, tile.rows * tile.pixels)
+            y, t = divmod(pixel, tile.pixels)
+            at = ((item.image, 0), (channel, v * lanes), (tile.row, y), (tile.column, t))
+            self.epilogue.store(self.b, at, value, lanes)
+
+    def reduce(self, item: "_Item", tile: "_Tile", lo: Index, hi: Index) -> list[Operand]:
+        """The sums over input blocks lo..hi, [vector][pixel]; the very last block may have fewer channels."""
+        b, plan, x, w = self.b, self.plan, self.x, self.w
         (stride_y, stride_x), (pad_y, pad_x) = plan.strides, plan.pads
-        x, w = self.x, self.w
-        per_group = self.vector_blocks // plan.vectors
-        base: Index = b.mul(image, x.outer[0])
+        base: Index = b.mul(item.image, x.outer[0])
         if plan.groups > 1:
-            base = b.add(base, b.mul(b.div(group, per_group), self.input_blocks * x.outer[1]))
-        base = b.add(base, b.add(b.mul(row, stride_y * x.outer[2]), b.mul(column, stride_x * x.outer[3])))
+            per_group = self.vector_blocks // plan.vectors
+            base = b.add(base, b.mul(b.div(item.group, per_group), self.input_blocks * x.outer[1]))
+        base = b.add(base, b.mul(tile.row, stride_y * x.outer[2]))
+        base = b.add(base, b.mul(tile.column, stride_x * x.outer[3]))
+        filters = b.mul(item.group, w.outer[0])
         origin = x.origin - pad_y[0] * x.outer[2] - pad_x[0] * x.outer[3]
         places = [
             origin + y * stride_y * x.outer[2] + t * stride_x * x.outer[3]
-            for y in range(rows)
-            for t in range(pixels)
+            for y in range(tile.rows)
+            for t in range(tile.pixels)
         ]
-        filters = b.mul(group, w.outer[0])
-        blocks, chain = self.input_blocks, plan.chain
-        totals = self.totals
-        if totals is None:
-            sums = self.reduce(base, filters, 0, blocks, vectors, places)
-        else:
-            whole = (blocks - 1) // chain * chain
-            count = vectors * len(places)
-            for k in range(count):
-                b.store(totals, k * lanes, b.const(0.0, x.type.vector(lanes)))
-
-            def add_up(block: Index, _: list[Operand]) -> None:
-                part = self.reduce(base, filters, block, b.add(block, chain), vectors, places)
-                for k, value in enumerate(part):
-                    b.store(totals, k * lanes, b.add(b.load(totals, k * lanes, lanes), value))
-
-            b.for_(0, whole, add_up, step=chain)
-            part = self.reduce(base, filters, whole, blocks, vectors, places)
-            sums = [b.add(b.load(totals, k * lanes, lanes), value) for k, value in enumerate(part)]
-        channel = b.mul(group, plan.vectors * lanes)
-        for v in range(vectors):
-            for k in range(len(places)):
-                y, t = divmod(k, pixels)
-                at = ((image, 0), (channel, v * lanes), (row, y), (column, t))
-                self.epilogue.store(b, at, sums[v * len(places) + k], lanes)
-
-    def reduce(
-        self, base: Index, filters: Index, lo: Index, hi: Index, vectors: int, places: list[int]
-    ) -> list[Operand]:
-        """The sums over input blocks lo..hi, [vector][pixel]; the very last block may have fewer channels."""
-        b, x, w = self.b, self.x, self.w
-        last = self.inputs % self.block if hi == self.input_blocks else 0
-        zero = b.const(0.0, x.type.vector(self.plan.lanes))
 
         def block(channels: int) -> Body:
             def body(index: Index, sums: list[Operand]) -> list[Operand]:
                 at_x, at_w = b.add(base, b.mul(index, x.outer[1])), b.add(filters, b.mul(index, w.outer[1]))
-                return self.window(at_x, at_w, channels, sums, vectors, places)
+                return self.window(at_x, at_w, channels, sums, item.vectors, places)
 
             return body
 
-        sums: list[Operand] = [zero] * (vectors * len(places))
+        last = self.inputs % self.block if hi == self.input_blocks else 0
+        zero = b.const(0.0, x.type.vector(plan.lanes))
+        sums: list[Operand] = [zero] * (item.vectors * len(places))
         sums = b.for_(lo, b.sub(hi, 1) if last else hi, block(self.block), carried=sums)
         return block(last)(b.sub(hi, 1), sums) if last else sums
 
@@ -355,7 +414,9 @@ class _Builder:
                 for k, place in enumerate(places):
                     pixel = b.load_splat(self.x_buffer, at_x, plan.lanes, offset=place + c * x.inner[1])
                     for v in range(vectors):
-                        sums[v * len(places) + k] = b.fma(pixel, taps[v], sums[v * len(places) + k])
+                        sums[v * len(places) + k] = multiply_add(
+                            b, pixel, taps[v], sums[v * len(places) + k], plan.fused
+                        )
             return sums
 
         def column(at_x: Index, at_w: Index, sums: list[Operand]) -> list[Operand]:

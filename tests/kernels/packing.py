@@ -3,16 +3,18 @@
 y = compute(kernel, {"x": pack(x, x_type)}, result)      # the result in logical order
 """
 
+import itertools
 import random
+from typing import Any
 
 import numpy as np
+import pytest
 from support import Array, compiled, guarded
 
 from tilewright.compiler import targets
 from tilewright.compiler.ir.types import Layout, TensorType
 from tilewright.compiler.kernels.kernel import Kernel
 from tilewright.compiler.loops.nodes import Buffer
-from tilewright.compiler.targets import Target
 
 
 def physical(shape: tuple[int, ...], layout: Layout) -> Array:
@@ -53,22 +55,25 @@ def unpack(flat: Array, tensor: TensorType) -> Array:
     return result.reshape(tensor.shape)
 
 
-def compute(kernel: Kernel, inputs: dict[str, Array], result: TensorType, name: str = "y") -> Array:
+def compute(
+    kernel: Kernel, inputs: dict[str, Array], result: TensorType, keep: list[Array] | None = None
+) -> Array:
     """The result in logical order, computed twice: in one range, and in random ranges in random order.
 
-    Checks that both give the same bits, and that nothing is written outside the result's blocks.
+    Checks that both give the same bits, and that nothing is written outside the result's blocks. The physical
+    array is appended to `keep`.
     """
     size = result.layout.size(result.shape)
     function = compiled(kernel.function)
     params = [param.name for param in kernel.function.params if isinstance(param, Buffer)]
     chance = random.Random(kernel.items)
     cuts = sorted({0, kernel.items, *(chance.randrange(kernel.items + 1) for _ in range(3))})
-    ranges = list(zip(cuts, cuts[1:], strict=False))
+    ranges = list(itertools.pairwise(cuts))
     chance.shuffle(ranges)
     outputs = []
     for parts in ([(0, kernel.items)], [(0, 0), *ranges]):
         y = guarded(np.full(size, np.nan, inputs["x"].dtype))
-        addresses = [(y if param == name else inputs[param]).ctypes.data for param in params]
+        addresses = [(y if param == "y" else inputs[param]).ctypes.data for param in params]
         for begin, end in parts:
             function(*addresses, begin, end)
         outputs.append(y)
@@ -77,6 +82,8 @@ def compute(kernel: Kernel, inputs: dict[str, Array], result: TensorType, name: 
     filled = TensorType(result.dtype, _rounded(result.shape, pads), result.layout)
     untouched = physical(filled.shape, filled.layout) < 0
     assert np.isnan(outputs[0][untouched]).all(), "wrote outside the result"
+    if keep is not None:
+        keep.append(outputs[0])
     return unpack(outputs[0], result)
 
 
@@ -84,10 +91,16 @@ def _rounded(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
     return tuple(-(-size // layout.block(axis)) * layout.block(axis) for axis, size in enumerate(shape))
 
 
-def widths() -> list[Target]:
-    """This machine with one lane of f32, and with vectors as wide as it has them."""
+def widths() -> list[Any]:
+    """This machine at vector widths of 32 (one lane of f32) to 512 bits; those it lacks are skipped, visibly."""
     host = targets.host()
-    return [targets.narrowed(host, bits) for bits in (32, 128, 256, 512)]
+    return [
+        pytest.param(
+            targets.narrowed(host, bits),
+            marks=pytest.mark.skipif(bits > host.vector_bits, reason=f"no {bits}-bit vectors here"),
+        )
+        for bits in (32, 128, 256, 512)
+    ]
 
 
 def fill_lanes(flat: Array, tensor: TensorType) -> Array:
