@@ -37,10 +37,12 @@ class GraphBuilder:
         self._names: dict[str, int] = {}
 
     def _unique(self, stem: str) -> str:
-        stem = stem or "v"
-        count = self._names.get(stem, 0)
-        self._names[stem] = count + 1
-        return stem if count == 0 else f"{stem}.{count}"
+        name = stem = stem or "v"
+        while name in self._names:
+            name = f"{stem}.{self._names[stem]}"
+            self._names[stem] += 1
+        self._names[name] = 1
+        return name
 
     @contextmanager
     def at(self, source: str) -> Iterator[None]:

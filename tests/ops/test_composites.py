@@ -161,8 +161,8 @@ def test_batch_norm(constant: bool) -> None:
 def test_batch_norm_of_constants_is_one_mul_and_one_add() -> None:
     g = GraphBuilder("bn")
     x = g.input("x", TensorType(from_numpy(np.float32), (2, 5, 3, 4)))
-    parameters = [g.constant(np.abs(floats(5))) for _ in range(4)]
-    graph = g.finish({"y": c.batch_norm(g, x, *parameters)})
+    scale, bias, mean, variance = (g.constant(np.abs(floats(5))) for _ in range(4))
+    graph = g.finish({"y": c.batch_norm(g, x, scale, bias, mean, variance)})
     assert [node.op for node in graph.nodes] == ["mul", "add"]
     assert [array.shape for array in graph.constants.values()] == [(1, 5, 1, 1)] * 2
 

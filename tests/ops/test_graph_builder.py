@@ -28,8 +28,9 @@ def test_constants_fold_and_only_what_is_needed_stays() -> None:
 def test_names_are_unique() -> None:
     g = GraphBuilder("net")
     x = g.input("x", TensorType(F32, ()))
-    names = [g.op("neg", x).name for _ in range(3)] + [g.input("x", TensorType(F32, ())).name]
-    assert len({x.name, *names}) == 5
+    names = [g.input(name, x.type).name for name in ("x.1", "x", "x", "x.1.1", "x.1")]
+    names += [g.op("neg", x).name for _ in range(3)]
+    assert len({x.name, *names}) == 9
 
 
 def test_errors_name_the_node() -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from numpy.typing import NDArray
 from tilewright.compiler.ir import BOOL, F32, F64, I32, I64, U8, Layout, TensorType
 from tilewright.compiler.ir.types import DType, from_numpy
 from tilewright.compiler.ops import PRIMITIVES, compute, infer
+from tilewright.compiler.ops.elementwise import Cast
+from tilewright.compiler.ops.reduction import Reduce
 
 Array = NDArray[Any]
 rng = np.random.default_rng(7)
@@ -80,11 +84,12 @@ def _binary() -> list[Row]:
     i, j = ints(2, 1, 4), ints(3, 1, low=1, high=5) * np.array([[1], [-1], [1]])
     a[0, 0, 0] = np.nan
     rows = []
-    for op, oracle in {
+    oracles: dict[str, Callable[..., Any]] = {
         "add": torch.add, "sub": torch.sub, "mul": torch.mul, "min": torch.minimum, "max": torch.maximum,
         "mod": torch.remainder, "rem": torch.fmod,
         "equal": torch.eq, "less": torch.lt, "less_equal": torch.le,
-    }.items():  # fmt: skip
+    }  # fmt: skip
+    for op, oracle in oracles.items():
         rows += [Row(op, (a, b), oracle), Row(op, (i, j), oracle)]
     for op in ("and", "or", "xor"):
         rows.append(Row(op, (bools(3, 1), bools(4)), getattr(torch, f"logical_{op}")))
@@ -185,8 +190,19 @@ def _reduction() -> list[Row]:
     return rows
 
 
+def _positionally(pool: Callable[..., Any], *settings_and_x: Any) -> Any:
+    *settings, x = settings_and_x
+    return pool(x, *settings)
+
+
+def _times(factor: int, average: Callable[..., Any], x: torch.Tensor) -> Any:
+    return average(x) * factor
+
+
 def _windows() -> list[Row]:
     rows = []
+    oracle: Callable[..., Any]
+    attrs: dict[str, Any]
     for spatial in ((9,), (9, 8), (6, 7, 5)):
         n = len(spatial)
         x = floats(2, 3, *spatial)
@@ -195,13 +211,12 @@ def _windows() -> list[Row]:
         attrs = {"kernel": kernel, "strides": strides, "dilations": dilations, "pads": pads}
         pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[n - 1]
         symmetric = tuple(low for low, _ in pads)
-        oracle = lambda x, f=pool, a=(kernel, strides, symmetric, dilations): f(x, *a)  # noqa: E731
+        oracle = partial(_positionally, pool, kernel, strides, symmetric, dilations)
         rows.append(Row("max_pool", (x,), oracle, attrs))
         average = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[n - 1]
         attrs = attrs | {"dilations": (1,) * n}
-        size = int(np.prod(kernel))
-        oracle = lambda x, f=average, a=(kernel, strides, symmetric), size=size: f(x, *a) * size  # noqa: E731
-        rows.append(Row("sum_pool", (x,), oracle, attrs, exact=False))
+        oracle = partial(_positionally, average, kernel, strides, symmetric)
+        rows.append(Row("sum_pool", (x,), partial(_times, prod(kernel), oracle), attrs, exact=False))
     negative = -np.abs(floats(1, 1, 4, 4)) - 1
     attrs = {"kernel": (2, 2), "strides": (1, 1), "dilations": (1, 1), "pads": ((1, 0), (0, 1))}
     oracle = lambda x: F.max_pool2d(F.pad(x, (0, 1, 1, 0), value=-np.inf), 2, 1)  # noqa: E731
@@ -288,7 +303,7 @@ def test_reference_is_pytorchs_and_as_inferred(row: Row) -> None:
 @pytest.mark.parametrize("dtype", [F32, F64, I32, I64], ids=str)
 def test_extrema_of_nothing_are_neutral(dtype: DType) -> None:
     x = np.zeros((2, 0), dtype.numpy)
-    attrs = PRIMITIVES["reduce_max"].attrs(axes=(1,))
+    attrs = Reduce(axes=(1,))
     (largest,) = compute("reduce_max", attrs, [x])
     (smallest,) = compute("reduce_min", attrs, [x])
     assert np.all(largest < smallest) and largest.dtype == dtype.numpy
@@ -296,14 +311,12 @@ def test_extrema_of_nothing_are_neutral(dtype: DType) -> None:
 
 def test_float_to_integer_saturates() -> None:
     x = np.array([1e30, -1e30, np.nan, np.inf, -np.inf, 2.9, -2.9, 255.5, -0.5], np.float32)
-    cast = PRIMITIVES["cast"].attrs
     for dtype in (I32, I64, U8):
-        limits = np.iinfo(dtype.numpy)
+        number: Any = dtype.numpy
+        limits = np.iinfo(number)
         high, low = limits.max, limits.min
         expected = [high, low, 0, high, low, 2, max(low, -2), 255, 0]
-        np.testing.assert_array_equal(
-            compute("cast", cast(dtype=dtype), [x])[0], np.array(expected, dtype.numpy)
-        )
+        np.testing.assert_array_equal(compute("cast", Cast(dtype), [x])[0], np.array(expected, dtype.numpy))
 
 
 @pytest.mark.parametrize(
@@ -317,9 +330,10 @@ def test_integer_division_never_fails(op: str, expected: list[int]) -> None:
 
 def test_views_where_numpy_can() -> None:
     x = floats(4, 6)
-    for op, attrs in {
+    uses: dict[str, dict[str, Any]] = {
         "reshape": {"shape": (24,)}, "transpose": {"perm": (1, 0)}, "broadcast": {"shape": (5, 4, 6)},
         "slice": {"start": (0, 5), "size": (4, 3), "step": (1, -2)}, "pad": {"low": (-1, 0), "high": (0, -2)},
-    }.items():  # fmt: skip
+    }  # fmt: skip
+    for op, attrs in uses.items():
         (result,) = compute(op, PRIMITIVES[op].attrs(**attrs), [x])
         assert np.shares_memory(result, x), op

@@ -78,7 +78,7 @@ SMALL = IMAGE[:1, :1, :4, :5].astype(np.float64)
 def onnx_resized(x: Array, how: ResizeMode, sizes: Any = None, scales: Any = None, roi: Any = None,
                  policy: str = "stretch") -> Array:  # fmt: skip
     """What the ONNX reference evaluator makes of the same settings, on the last two axes."""
-    attributes = {
+    attributes: dict[str, Any] = {
         "mode": how.mode, "coordinate_transformation_mode": how.transform, "nearest_mode": how.nearest,
         "cubic_coeff_a": how.cubic_coeff, "exclude_outside": int(how.exclude_outside),
         "antialias": int(how.antialias), "extrapolation_value": how.extrapolation, "axes": [2, 3],
@@ -118,9 +118,9 @@ def test_onnx_settings(mode: str, transform: str) -> None:
             )
         for rounded in ((2.0, 1.5), (0.6, 0.7), (1.3, 0.5)):
             scales = tuple(float(np.float32(scale)) for scale in rounded)
-            sizes = scaled_sizes((4, 5), scales)
+            down = scaled_sizes((4, 5), scales)
             expected = onnx_resized(SMALL, how, scales=scales)
-            result = resized(SMALL, (2, 3), sizes, how, scales)
+            result = resized(SMALL, (2, 3), down, how, scales)
             np.testing.assert_allclose(result, expected, atol=TOLERANCE, err_msg=f"{how} {scales}")
 
 
