@@ -1,0 +1,211 @@
+"""Models as users call them: how arrays are bound, refused, written into, and shared between threads."""
+
+import gc
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import tilewright as tw
+from tilewright.errors import CallError
+
+
+def model_of(nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: list[Any] | None = None) -> bytes:
+    """A small ONNX model, serialised."""
+    graph = helper.make_graph(nodes, "small", inputs, outputs, constants or [])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    onnx.checker.check_model(proto)
+    return bytes(proto.SerializeToString())
+
+
+def tensor(name: str, dtype: int, shape: list[Any]) -> Any:
+    return helper.make_tensor_value_info(name, dtype, shape)
+
+
+def add_model(shape: list[Any], dtype: int = TensorProto.FLOAT) -> bytes:
+    nodes = [helper.make_node("Add", ["x", "y"], ["z"], name="sum"), helper.make_node("Mul", ["x", "y"], ["p"])]
+    return model_of(
+        nodes, [tensor("x", dtype, shape), tensor("y", dtype, shape)],
+        [tensor("z", dtype, shape), tensor("p", dtype, shape)],
+    )  # fmt: skip
+
+
+def test_call_by_position_and_by_name() -> None:
+    model = tw.compile(add_model([2, 3]))
+    x, y = np.arange(6, dtype=np.float32).reshape(2, 3), np.full((2, 3), 2, np.float32)
+    z, p = model(x, y)
+    np.testing.assert_array_equal(z, x + y)
+    np.testing.assert_array_equal(p, x * y)
+    named = model.run({"y": y, "x": x})
+    assert list(named) == ["z", "p"]
+    np.testing.assert_array_equal(named["p"], x * y)
+    assert [str(spec) for spec in (*model.inputs, *model.outputs)] == [
+        "x: float32 2x3", "y: float32 2x3", "z: float32 2x3", "p: float32 2x3",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        lambda x: np.asfortranarray(x),
+        lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+        lambda x: x[::-1].copy()[::-1],
+        lambda x: x.astype(x.dtype.newbyteorder(">")),
+        lambda x: x.astype(np.float16),
+        lambda x: x.tolist(),
+        lambda x: np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(x.dtype).reshape(x.shape),
+    ],
+    ids=["fortran", "strided", "reversed", "big-endian", "half", "list", "misaligned"],
+)
+def test_odd_arrays_are_converted_not_misread(odd: Any) -> None:
+    model = tw.compile(add_model([4, 5]))
+    x = np.arange(20, dtype=np.float32).reshape(4, 5)
+    np.testing.assert_array_equal(model(odd(x), odd(x))[0], x + x)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ([np.zeros((2, 3), np.float64)] * 2, r"input 'x' is float64, the model takes float32; convert it with"),
+        ([np.zeros((2, 3), np.int32)] * 2, r"input 'x' is int32, the model takes float32"),
+        ([np.zeros((3, 2), np.float32)] * 2, r"input 'x' has shape 3x2, the model takes 2x3"),
+        ([np.zeros(6, np.float32)] * 2, r"input 'x' has shape 6, the model takes 2x3"),
+        ([np.zeros((2, 3), np.float32)], r"1 inputs were given, the model takes 2: x, y"),
+        ([np.array([["a"] * 3] * 2)] * 2, r"input 'x' is <U1, the model takes float32"),
+        ([np.zeros((2, 3), complex)] * 2, r"input 'x' is complex128"),
+        ([None, None], r"input 'x' is object"),
+    ],
+)
+def test_wrong_arguments_are_refused(arrays: list[Any], message: str) -> None:
+    model = tw.compile(add_model([2, 3]))
+    with pytest.raises(CallError, match=message):
+        model(*arrays)
+
+
+def test_wrong_names_are_refused() -> None:
+    model = tw.compile(add_model([2, 3]))
+    x = np.zeros((2, 3), np.float32)
+    with pytest.raises(CallError, match="there is no input 'w'; the inputs are x, y"):
+        model.run({"w": x})
+    with pytest.raises(CallError, match="input 'y' is missing"):
+        model.run({"x": x})
+    with pytest.raises(CallError, match="there is no output 'q'; the outputs are z, p"):
+        model.run({"x": x, "y": x}, out={"q": x})
+
+
+def test_out_is_written_in_place() -> None:
+    model = tw.compile(add_model([2, 3]))
+    x = np.ones((2, 3), np.float32)
+    z, p = np.empty((2, 3), np.float32), np.empty((2, 3), np.float32)
+    assert model(x, x, out=(z, p))[0] is z
+    np.testing.assert_array_equal(z, 2)
+    given = np.frombuffer(bytearray(4 * 6 + 4), np.float32)[1:].reshape(2, 3)
+    assert model.run({"x": x, "y": x}, out={"p": given})["p"] is given
+    np.testing.assert_array_equal(given, 1)
+    shared = np.ones((2, 3), np.float32)
+    model(shared, shared, out=(shared, p))
+    np.testing.assert_array_equal(shared, 2)
+    np.testing.assert_array_equal(p, 1)
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        (lambda z: (z, z), "two arrays of out share memory"),
+        (lambda z: (z,), "out has 1 arrays for 2 outputs"),
+        (lambda z: (z.astype(np.float64), z), "is float64 2x3, the output is z: float32 2x3"),
+        (lambda z: (z.T, z), "is float32 3x2, the output is z: float32 2x3"),
+        (lambda z: (np.asfortranarray(z), z), "must be C-contiguous"),
+        (lambda z: ([1, 2], z), "is a list, not a NumPy array"),
+        (lambda z: (np.broadcast_to(np.float32(0), (2, 3)), z), "must be C-contiguous"),
+        (lambda z: (np.frombuffer(bytes(24), np.float32).reshape(2, 3), z), "is read-only"),
+    ],
+)
+def test_wrong_out_is_refused(out: Any, message: str) -> None:
+    model = tw.compile(add_model([2, 3]))
+    x = np.ones((2, 3), np.float32)
+    with pytest.raises(CallError, match=message):
+        model(x, x, out=out(np.zeros((2, 3), np.float32)))
+
+
+def test_unknown_dimensions_are_taken_from_the_call() -> None:
+    model = tw.compile(add_model(["n", 3]))
+    assert model.inputs[0].shape == ("n", 3)
+    with pytest.raises(CallError, match="the outputs' shapes follow from those of the inputs"):
+        _ = model.outputs
+    for n in (1, 4, 1):
+        x = np.full((n, 3), n, np.float32)
+        np.testing.assert_array_equal(model(x, x)[0], 2 * n)
+    assert len(model._made) == 2
+    with pytest.raises(CallError, match="has shape 2x4, the model takes nx3"):
+        model(np.zeros((2, 4), np.float32), np.zeros((2, 4), np.float32))
+
+
+def test_shapes_settle_unknown_dimensions() -> None:
+    model = tw.compile(add_model(["n", 3]), shapes={"x": (2, 3), "y": (2, 3)})
+    assert model.outputs[0].shape == (2, 3)
+    with pytest.raises(CallError, match="has shape 1x3, the model takes 2x3"):
+        model(np.zeros((1, 3), np.float32), np.zeros((1, 3), np.float32))
+
+
+def test_empty_and_scalar_tensors() -> None:
+    empty = np.zeros((0, 3), np.float32)
+    assert tw.compile(add_model([0, 3]))(empty, empty)[0].shape == (0, 3)
+    z = tw.compile(add_model([]))(np.float32(2), np.float32(3))[0]
+    assert z.shape == () and z == 5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64"])
+def test_element_types(dtype: str) -> None:
+    model = tw.compile(add_model([33], helper.np_dtype_to_tensor_dtype(np.dtype(dtype))))
+    x = np.arange(-16, 17).astype(dtype)
+    z, p = model(x, x)
+    assert z.dtype == dtype
+    np.testing.assert_array_equal(z, x + x)
+    np.testing.assert_array_equal(p, x * x)
+
+
+def test_inputs_and_constants_can_be_outputs() -> None:
+    constant = helper.make_tensor("c", TensorProto.FLOAT, [2], [1.0, 2.0])
+    data = model_of(
+        [helper.make_node("Relu", ["x"], ["y"])], [tensor("x", TensorProto.FLOAT, [3])],
+        [tensor("y", TensorProto.FLOAT, [3])], [constant],
+    )  # fmt: skip
+    model = tw.compile(data, outputs=["x", "y", "c"])
+    x = np.array([-1, 0, 2], np.float32)
+    same, y, c = model(x)
+    np.testing.assert_array_equal(same, x)
+    assert same is not x and not np.may_share_memory(same, x)
+    np.testing.assert_array_equal(y, [0, 0, 2])
+    np.testing.assert_array_equal(c, [1, 2])
+
+
+def test_many_threads_share_one_model() -> None:
+    model = tw.compile(add_model(["n", 64]))
+    failures = []
+
+    def work(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(50):
+            x = rng.standard_normal((1 + seed % 3, 64)).astype(np.float32)
+            z, p = model(x, x)
+            if not (np.array_equal(z, x + x) and np.array_equal(p, x * x)):
+                failures.append(seed)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(16)))
+    assert not failures
+    assert len(model._made) == 3
+
+
+def test_models_come_and_go() -> None:
+    data = add_model([8])
+    x = np.ones(8, np.float32)
+    for _ in range(20):
+        np.testing.assert_array_equal(tw.compile(data)(x, x)[0], 2)
+    gc.collect()
+    assert threading.active_count() < 20
