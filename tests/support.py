@@ -10,18 +10,16 @@ import mmap
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from numpy.typing import NDArray
 
 from tilewright.compiler.codegen.llvm import emit_module
+from tilewright.compiler.codegen.object import compile_module
 from tilewright.compiler.loops.nodes import Buffer, Function, Type, Var
+from tilewright.compiler.targets import host
+from tilewright.runtime.jit import Engine
 
 Array = NDArray[Any]
-
-llvm.initialize_native_target()
-llvm.initialize_native_asmprinter()
-
 
 def numpy_dtype(type: Type) -> np.dtype[Any]:
     """The dtype of a buffer's array; bfloat stands as its 16 bits."""
@@ -31,17 +29,8 @@ def numpy_dtype(type: Type) -> np.dtype[Any]:
 
 
 @functools.lru_cache(maxsize=256)
-def _engine(function: Function) -> Any:
-    module = llvm.parse_assembly(emit_module([function], linkage=""))
-    module.triple = llvm.get_default_triple()
-    module.verify()
-    machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=2,
-        codemodel="jitdefault", jit=True,
-    )  # fmt: skip
-    engine = llvm.create_mcjit_compiler(module, machine)
-    engine.finalize_object()
-    return engine
+def _engine(function: Function) -> Engine:
+    return Engine(compile_module(emit_module([function], linkage=""), host()))
 
 
 def compiled(function: Function) -> Callable[..., None]:
@@ -53,7 +42,7 @@ def compiled(function: Function) -> Callable[..., None]:
         else:
             kinds.append(ctypes.c_void_p)
     engine = _engine(function)
-    call = ctypes.CFUNCTYPE(None, *kinds)(engine.get_function_address(function.name))
+    call = ctypes.CFUNCTYPE(None, *kinds)(engine.address(function.name))
     call.engine = engine  # type: ignore[attr-defined]  # the code lives as long as the callable
     return call
 

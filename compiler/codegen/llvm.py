@@ -4,8 +4,9 @@
     Load      getelementptr + load, or llvm.masked.load where lanes are inactive
     max       (a > b ? a : b), and a where a is NaN: two instructions more than one that drops NaN
 
-Text, because building the same through llvmlite's IR classes takes eighty times as long. Addresses that share a
-buffer and an index share one getelementptr; constant offsets become displacements of the instructions.
+Text, because building the same through llvmlite's IR classes takes eighty times as long. Addresses that share
+a buffer and an index share one getelementptr; constant offsets become displacements of the instructions. They
+are "nusw", not "inbounds": an index may lie outside the buffer where an offset brings it back.
 """
 
 import struct
@@ -19,10 +20,8 @@ from tilewright.compiler.loops.nodes import Buffer, Const, Function, Instr, Oper
 ATTRIBUTES = 'nounwind "prefer-vector-width"="512"'
 NO_UNROLL = "!0"
 _METADATA = '!0 = distinct !{!0, !1}\n!1 = !{!"llvm.loop.unroll.disable"}\n!2 = !{i32 1}\n'
-_SUFFIX_ARITH = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor", "shl": "shl"}
-_FLOAT_ARITH = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv", "rem": "frem"}
+_FLOAT_ARITH = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _FLOAT_COMPARE = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge"}
-_REDUCE = {"add": "add", "mul": "mul", "and": "and", "or": "or"}
 
 
 def scalar_name(type: Type) -> str:
@@ -60,12 +59,12 @@ def scalar_literal(type: Type, value: float | int | bool) -> str:
         return "true" if value else "false"
     if type.kind in ("i", "u", "n"):
         return str(int(value))
-    if type.kind == "bf":
-        (bits,) = struct.unpack("<I", struct.pack("<f", value))
-        return f"0xR{(bits + 0x7FFF + ((bits >> 16) & 1)) >> 16:04X}"
-    if type.bits == 16:
-        return f"0xH{int(np.float16(value).view(np.uint16)):04X}"
     with np.errstate(over="ignore"):
+        if type.kind == "bf":
+            bits = int(np.float32(value).view(np.uint32))
+            return f"0xR{(bits + 0x7FFF + ((bits >> 16) & 1)) >> 16:04X}"
+        if type.bits == 16:
+            return f"0xH{int(np.float16(value).view(np.uint16)):04X}"
         rounded = float(np.float32(value)) if type.bits == 32 else float(value)
     return f"0x{struct.unpack('<Q', struct.pack('<d', rounded))[0]:016X}"
 
@@ -75,7 +74,7 @@ def literal(constant: Const) -> str:
     type, value = constant.type, constant.value
     scalar = type.scalar
     if type.lanes == 1:
-        return scalar_literal(scalar, value)  # type: ignore[arg-type]
+        return scalar_literal(scalar, value[0] if isinstance(value, tuple) else value)
     if not isinstance(value, tuple) and value == 0 and str(value) != "-0.0":
         return "zeroinitializer"
     lanes = value if isinstance(value, tuple) else (value,) * type.lanes
@@ -104,12 +103,13 @@ class _Emitter:
         self.count = 0
         self.label = "entry"
         self.handlers: dict[type, Callable[..., None]] = {
-            nodes.Arith: self.arith, nodes.Unary: self.unary, nodes.Fma: self.fma, nodes.Compare: self.compare,
-            nodes.Select: self.select, nodes.Cast: self.cast, nodes.Broadcast: self.broadcast,
-            nodes.ReduceLanes: self.reduce, nodes.Shuffle: self.shuffle, nodes.Extract: self.extract,
+            nodes.Arith: self.arith, nodes.Unary: self.unary, nodes.Fma: self.fma,
+            nodes.Compare: self.compare, nodes.Select: self.select, nodes.Cast: self.cast,
+            nodes.Broadcast: self.broadcast, nodes.ReduceLanes: self.reduce,
+            nodes.Shuffle: self.shuffle, nodes.Extract: self.extract,
             nodes.Load: self.load, nodes.Gather: self.gather, nodes.Store: self.store,
-            nodes.Prefetch: self.prefetch, nodes.Alloc: self.alloc, nodes.Call: self.call, nodes.For: self.loop,
-            nodes.If: self.branch,
+            nodes.Prefetch: self.prefetch, nodes.Alloc: self.alloc, nodes.Call: self.call,
+            nodes.For: self.loop, nodes.If: self.branch,
         }  # fmt: skip
 
     def text(self, linkage: str) -> str:
@@ -160,21 +160,21 @@ class _Emitter:
     # ---- arithmetic
 
     def arith(self, instr: nodes.Arith) -> None:
-        type, op = instr.result.type, instr.op
         a, b = self.name(instr.a), self.name(instr.b)
-        kind = type_name(type)
+        self.names[instr.result] = self.combine(instr.op, instr.result.type, a, b)
+
+    def combine(self, op: str, type: Type, a: str, b: str) -> str:
+        kind, signed = type_name(type), type.kind == "i"
         if op in ("min", "max"):
-            self.names[instr.result] = self.extremum(op, type, a, b)
-        elif type.is_float:
-            self.define(instr.result, f"{_FLOAT_ARITH[op]} {kind} {a}, {b}")
-        elif op in ("div", "rem", "shr"):
-            signed = type.kind == "i"
-            name = {"div": "sdiv" if signed else "udiv", "rem": "srem" if signed else "urem",
-                    "shr": "ashr" if type.kind == "i" else "lshr"}[op]  # fmt: skip
-            self.define(instr.result, f"{name} {kind} {a}, {b}")
-        else:
-            wrap = " nsw" if type.kind == "n" and op in ("add", "sub", "mul") else ""
-            self.define(instr.result, f"{_SUFFIX_ARITH[op]}{wrap} {kind} {a}, {b}")
+            return self.extremum(op, type, a, b)
+        if type.is_float:
+            return self.emit(f"{_FLOAT_ARITH[op]} {kind} {a}, {b}")
+        if op in ("div", "rem"):
+            return self.emit(f"{'s' if signed else 'u'}{op} {kind} {a}, {b}")
+        if op == "shr":
+            return self.emit(f"{'ashr' if signed else 'lshr'} {kind} {a}, {b}")
+        wrap = " nsw" if type.kind == "n" and op in ("add", "sub", "mul") else ""
+        return self.emit(f"{op}{wrap} {kind} {a}, {b}")
 
     def extremum(self, op: str, type: Type, a: str, b: str) -> str:
         kind = type_name(type)
@@ -184,7 +184,7 @@ class _Emitter:
             chosen = self.emit(f"select {bools} {better}, {kind} {a}, {kind} {b}")
             nan = self.emit(f"fcmp uno {kind} {a}, {a}")
             return self.emit(f"select {bools} {nan}, {kind} {a}, {kind} {chosen}")
-        sign = "u" if type.kind == "u" else "s"
+        sign = "u" if type.kind in ("u", "b") else "s"
         better = self.emit(f"icmp {sign}{'gt' if op == 'max' else 'lt'} {kind} {a}, {b}")
         return self.emit(f"select {bools} {better}, {kind} {a}, {kind} {b}")
 
@@ -195,8 +195,8 @@ class _Emitter:
             ones = literal(Const(type, True if type.kind == "b" else -1))
             self.define(instr.result, f"xor {kind} {a}, {ones}")
         elif instr.op == "neg":
-            self.define(instr.result, f"fneg {kind} {a}" if type.is_float else f"sub {kind} zeroinitializer, {a}"
-                        if type.lanes > 1 else f"sub {kind} 0, {a}")  # fmt: skip
+            text = f"fneg {kind} {a}" if type.is_float else f"sub {kind} {literal(Const(type, 0))}, {a}"
+            self.define(instr.result, text)
         elif instr.op == "abs" and not type.is_float:
             if type.kind == "u":
                 self.names[instr.result] = a
@@ -228,32 +228,38 @@ class _Emitter:
     def cast(self, instr: nodes.Cast) -> None:
         source, target = instr.a.type, instr.result.type
         a = self.name(instr.a)
-        kind = type_name(target)
         if instr.op == "bitcast":
-            if scalar_name(source) == scalar_name(target):
-                self.names[instr.result] = a
-            else:
-                self.define(instr.result, f"bitcast {type_name(source)} {a} to {kind}")
-        elif source.is_float and not target.is_float:
+            same = scalar_name(source) == scalar_name(target)
+            self.names[instr.result] = a if same else self.conversion("bitcast", source, target, a)
+            return
+        # 16-bit floats meet other formats by way of float: LLVM would call functions for some.
+        middle = Type("f", 32, source.lanes)
+        if source.is_float and source.bits == 16 and target.bits != 32:
+            source, a = middle, self.convert(source, middle, a)
+        elif target.is_float and target.bits == 16 and source != middle:
+            source, a = middle, self.convert(source, middle, a)
+        self.names[instr.result] = self.convert(source, target, a)
+
+    def conversion(self, name: str, source: Type, target: Type, a: str) -> str:
+        return self.emit(f"{name} {type_name(source)} {a} to {type_name(target)}")
+
+    def convert(self, source: Type, target: Type, a: str) -> str:
+        if target.kind == "b":
+            test = "fcmp une" if source.is_float else "icmp ne"
+            return self.emit(f"{test} {type_name(source)} {a}, {literal(Const(source, 0))}")
+        if source.is_float and not target.is_float:
             sign = "u" if target.kind == "u" else "s"
             name = f"llvm.fpto{sign}i.sat.{_mangled(target)}.{_mangled(source)}"
-            self.define(instr.result, self.intrinsic(name, kind, [(type_name(source), a)]))
-        else:
-            name = self.cast_name(source, target)
-            if name:
-                self.define(instr.result, f"{name} {type_name(source)} {a} to {kind}")
-            else:
-                self.names[instr.result] = a
-
-    @staticmethod
-    def cast_name(source: Type, target: Type) -> str:
+            return self.emit(self.intrinsic(name, type_name(target), [(type_name(source), a)]))
         if source.is_float:
-            return "fpext" if target.bits > source.bits else "fptrunc"
-        if target.is_float:
-            return "sitofp" if source.kind in ("i", "n") else "uitofp"
-        if target.bits == source.bits:
-            return ""
-        return "trunc" if target.bits < source.bits else "sext" if source.kind == "i" else "zext"
+            name = "fpext" if target.bits > source.bits else "fptrunc" if target.bits < source.bits else ""
+        elif target.is_float:
+            name = "sitofp" if source.kind in ("i", "n") else "uitofp"
+        elif target.bits == source.bits:
+            name = ""
+        else:
+            name = "trunc" if target.bits < source.bits else "sext" if source.kind == "i" else "zext"
+        return self.conversion(name, source, target, a) if name else a
 
     # ---- vectors
 
@@ -262,48 +268,48 @@ class _Emitter:
 
     def splat(self, type: Type, a: str) -> str:
         kind, scalar = type_name(type), scalar_name(type)
-        first = self.emit(f"insertelement {kind} undef, {scalar} {a}, i32 0")
-        return self.emit(f"shufflevector {kind} {first}, {kind} undef, <{type.lanes} x i32> zeroinitializer")
+        first = self.emit(f"insertelement {kind} poison, {scalar} {a}, i32 0")
+        return self.emit(f"shufflevector {kind} {first}, {kind} poison, <{type.lanes} x i32> zeroinitializer")
 
     def reduce(self, instr: nodes.ReduceLanes) -> None:
-        source, a = instr.a.type, self.name(instr.a)
-        kind, scalar = type_name(source), scalar_name(source)
-        if instr.op in ("min", "max"):
-            self.names[instr.result] = self.reduce_extremum(instr.op, source, a)
-            return
-        name = _REDUCE[instr.op]
-        if source.is_float:
-            start = scalar_literal(source.scalar, 0.0 if name == "add" else 1.0)
+        type, a = instr.a.type, self.name(instr.a)
+        if not type.is_float:
+            signed = "u" if type.kind in ("u", "b") else "s"
+            name = f"{signed}{instr.op}" if instr.op in ("min", "max") else instr.op
             call = self.intrinsic(
-                f"llvm.vector.reduce.f{name}.{_mangled(source)}", scalar, [(scalar, start), (kind, a)]
+                f"llvm.vector.reduce.{name}.{_mangled(type)}", scalar_name(type), [(type_name(type), a)]
             )
-            call = call.replace("call ", "call reassoc ", 1)
-        else:
-            call = self.intrinsic(f"llvm.vector.reduce.{name}.{_mangled(source)}", scalar, [(kind, a)])
-        self.define(instr.result, call)
-
-    def reduce_extremum(self, op: str, type: Type, a: str) -> str:
-        """Halve the vector until one lane is left, so that NaN is kept."""
+            self.define(instr.result, call)
+            return
         while type.lanes > 1:
             half = type.vector(type.lanes // 2)
-            kind = type_name(type)
-            parts = []
-            for start in (0, half.lanes):
-                lanes = ", ".join(f"i32 {start + lane}" for lane in range(half.lanes))
-                parts.append(self.emit(f"shufflevector {kind} {a}, {kind} undef, <{half.lanes} x i32> <{lanes}>"))
-            if half.lanes == 1:
-                parts = [self.emit(f"extractelement <1 x {scalar_name(type)}> {part}, i32 0") for part in parts]
-            a = self.extremum(op, half, *parts)
+            low, high = (self.lanes(a, type, range(start, start + half.lanes)) for start in (0, half.lanes))
+            a = self.combine(instr.op, half, low, high)
             type = half
-        return a
+        self.names[instr.result] = a
+
+    def lanes(self, a: str, type: Type, lanes: Sequence[int], b: str = "poison") -> str:
+        """Lanes of the vectors a and b, both of `type`; a scalar if it is one lane."""
+        if len(lanes) == 1 and lanes[0] < type.lanes:
+            return self.emit(f"extractelement {type_name(type)} {a}, i32 {lanes[0]}")
+        kind, chosen = type_name(type), ", ".join(f"i32 {lane}" for lane in lanes)
+        return self.emit(f"shufflevector {kind} {a}, {kind} {b}, <{len(lanes)} x i32> <{chosen}>")
 
     def shuffle(self, instr: nodes.Shuffle) -> None:
-        lanes = ", ".join(f"i32 {lane}" for lane in instr.lanes)
-        operands = f"{self.typed(instr.a)}, {self.typed(instr.b)}"
-        self.define(instr.result, f"shufflevector {operands}, <{len(instr.lanes)} x i32> <{lanes}>")
+        type, lanes = instr.a.type, instr.lanes
+        a, b = self.name(instr.a), self.name(instr.b)
+        if type.lanes == 1:  # two scalars
+            pair = type.vector(2)
+            a = self.emit(f"insertelement {type_name(pair)} poison, {scalar_name(type)} {a}, i32 0")
+            a = self.emit(f"insertelement {type_name(pair)} {a}, {scalar_name(type)} {b}, i32 1")
+            self.names[instr.result] = self.lanes(a, pair, lanes)
+        elif len(lanes) == 1 and lanes[0] >= type.lanes:
+            self.names[instr.result] = self.lanes(b, type, [lanes[0] - type.lanes])
+        else:
+            self.names[instr.result] = self.lanes(a, type, lanes, b)
 
     def extract(self, instr: nodes.Extract) -> None:
-        self.define(instr.result, f"extractelement {self.typed(instr.a)}, i32 {instr.lane}")
+        self.names[instr.result] = self.lanes(self.name(instr.a), instr.a.type, [instr.lane])
 
     # ---- memory
 
@@ -315,13 +321,13 @@ class _Emitter:
             key = (buffer, shown)
             known = next((scope[key] for scope in reversed(self.addresses) if key in scope), None)
             if known is None:
-                # Frozen, the index is opaque to loop strength reduction, which would keep dozens of pointers of a
-                # register tile on the stack (convolutions at half speed) and take as long as the rest of codegen.
+                # Frozen, the index is opaque to loop strength reduction, which would keep dozens of pointers
+                # of a register tile on the stack (convolutions at half speed) and take as long as the rest.
                 shown = self.emit(f"freeze i64 {shown}")
-                known = self.emit(f"getelementptr inbounds {element}, ptr {base}, i64 {shown}")
+                known = self.emit(f"getelementptr nusw {element}, ptr {base}, i64 {shown}")
                 self.addresses[-1][key] = known
             base = known
-        return self.emit(f"getelementptr inbounds {element}, ptr {base}, i64 {offset}") if offset else base
+        return self.emit(f"getelementptr nusw {element}, ptr {base}, i64 {offset}") if offset else base
 
     def mask(self, lanes: int, active: int) -> str:
         return "<" + ", ".join(f"i1 {'true' if lane < active else 'false'}" for lane in range(lanes)) + ">"
@@ -341,6 +347,9 @@ class _Emitter:
     def load(self, instr: nodes.Load) -> None:
         type = instr.result.type
         kind, align = _memory_name(type), type.bytes
+        if instr.active <= 0:
+            self.names[instr.result] = literal(Const(type, 0))
+            return
         address = self.address(instr.buffer, instr.index, instr.offset)
         if instr.active >= type.lanes:
             loaded = self.emit(f"load {kind}, ptr {address}, align {align}")
@@ -359,9 +368,15 @@ class _Emitter:
     def gather(self, instr: nodes.Gather) -> None:
         type = instr.result.type
         lanes = type.lanes
+        if instr.active <= 0:
+            self.names[instr.result] = literal(Const(type, 0))
+            return
         base = self.address(instr.buffer, instr.index, instr.offset)
         element, kind = _memory_name(type.scalar), _memory_name(type)
-        pointers = self.emit(f"getelementptr {element}, ptr {base}, {self.typed(instr.steps)}")
+        pointers = self.emit(f"getelementptr nusw {element}, ptr {base}, {self.typed(instr.steps)}")
+        if lanes == 1:
+            self.from_memory(instr.result, self.emit(f"load {kind}, ptr {pointers}, align {type.bytes}"))
+            return
         memory = Type("u", 8, lanes) if type.kind == "b" else type
         loaded = self.emit(
             self.intrinsic(
@@ -374,6 +389,8 @@ class _Emitter:
 
     def store(self, instr: nodes.Store) -> None:
         type = instr.value.type
+        if instr.active <= 0:
+            return
         kind, value = _memory_name(type), self.to_memory(instr.value)
         address = self.address(instr.buffer, instr.index, instr.offset)
         if instr.active >= type.lanes:
@@ -399,7 +416,8 @@ class _Emitter:
     def alloc(self, instr: nodes.Alloc) -> None:
         buffer = instr.buffer
         name = f"%{buffer.name}.{self.fresh()}"
-        self.allocas.append(f"  {name} = alloca [{buffer.size} x {_memory_name(buffer.type)}], align {buffer.align}")
+        array = f"[{buffer.size} x {_memory_name(buffer.type)}]"
+        self.allocas.append(f"  {name} = alloca {array}, align {buffer.align}")
         self.names[buffer] = name
 
     def call(self, instr: nodes.Call) -> None:
@@ -417,7 +435,7 @@ class _Emitter:
         number = self.fresh()
         before, body, after = self.label, f"loop{number}", f"done{number}"
         lo, hi = self.name(instr.lo), self.name(instr.hi)
-        static = isinstance(instr.lo, Const) and isinstance(instr.hi, Const)
+        static = isinstance(instr.lo, Const) and isinstance(instr.hi, Const) and int(lo) < int(hi)
         initial = [self.name(operand) for operand in instr.initial]
         if static:
             self.lines.append(f"  br label %{body}")
@@ -444,13 +462,9 @@ class _Emitter:
         self.lines[phis:phis] = heads
         self.start(after)
         for position, var in enumerate(instr.results):
-            if static:
-                self.names[var] = yields[position]
-            else:
-                self.define(
-                    var,
-                    f"phi {type_name(var.type)} [ {initial[position]}, %{before} ], [ {yields[position]}, %{latch} ]",
-                )
+            first, last = initial[position], yields[position]
+            incoming = f"[ {first}, %{before} ], [ {last}, %{latch} ]"
+            self.names[var] = last if static else self.emit(f"phi {type_name(var.type)} {incoming}")
 
     def branch(self, instr: nodes.If) -> None:
         number = self.fresh()

@@ -204,7 +204,8 @@ def _exp(b: Builder, x: Operand, f: _Format, low: Operand | None = None) -> Oper
     r, first, second = _reduce(b, x, f)
     if low is not None:
         r = b.add(r, low)
-    return b.mul(b.mul(polynomial(b, r, (1.0, 1.0, *f.exp)), first), second)
+    value: Operand = b.mul(b.mul(polynomial(b, r, (1.0, 1.0, *f.exp)), first), second)
+    return value
 
 
 def expm1(b: Builder, x: Operand) -> Operand:
@@ -345,14 +346,9 @@ def pow(b: Builder, x: Operand, y: Operand) -> Operand:
     odd = b.and_(whole, b.compare("ne", b.trunc(half), half))
     # |x| = 1 gives 1 whatever y is, but log(1) * infinity is NaN; -1 and NaN do give NaN.
     size = b.select(b.and_(b.compare("eq", b.abs(x), 1.0), b.compare("eq", y, y)), 1.0, size)
-    # A negative zero is not below 0, so the sign is looked up in the bits.
-    signed = b.const(1.0, x.type)
-    if x.type.scalar in _FORMATS:
-        signed = _with_sign(b, signed, x, _FORMATS[x.type.scalar])
-    else:
-        wide_signed = _with_sign(b, b.const(1.0, F32.vector(lanes)), b.convert(x, F32), _FORMATS[F32])
-        signed = b.convert(wide_signed, x.type.scalar)
-    result = b.select(b.and_(odd, b.compare("lt", signed, 0.0)), b.neg(size), size)
+    # A negative zero is not below 0, but its reciprocal is.
+    negative = b.or_(b.compare("lt", x, 0.0), b.compare("lt", b.div(1.0, x), 0.0))
+    result: Operand = b.select(b.and_(odd, negative), b.neg(size), size)
     finite_negative = b.and_(b.compare("lt", x, 0.0), b.compare("gt", x, -inf))
     result = b.select(b.and_(finite_negative, b.not_(whole)), nan, result)
     return b.select(b.or_(b.compare("eq", y, 0.0), b.compare("eq", x, 1.0)), 1.0, result)

@@ -120,7 +120,8 @@ class Instr:
 class Arith(Instr):
     """add sub mul div rem min max and or xor shl shr, of two operands of one type.
 
-    min and max return NaN if either operand is NaN. Integer division truncates; shr is arithmetic on "i".
+    min and max return NaN if either operand is NaN. Integer division truncates, rem is of integers only; shr
+    is arithmetic on "i".
     """
 
     result: Var
@@ -173,6 +174,7 @@ class Cast(Instr):
     """"convert" keeps the value, "bitcast" keeps the bits.
 
     Floats to integers truncate and saturate, NaN gives 0; integers to narrower integers drop the high bits.
+    All goes to 16-bit floats by way of f32, as in PyTorch.
     """
 
     result: Var
@@ -190,7 +192,10 @@ class Broadcast(Instr):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ReduceLanes(Instr):
-    """One scalar from all lanes: add mul min max and or."""
+    """One scalar from all lanes: add mul min max and or.
+
+    The upper half is combined with the lower until one lane is left, so floats round alike everywhere.
+    """
 
     result: Var
     op: str
