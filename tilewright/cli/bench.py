@@ -1,0 +1,91 @@
+"""`tilewright bench`: how long one call of a model takes."""
+
+import json
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+import numpy as np
+
+from tilewright.api import compile
+from tilewright.cli.options import console, names, random_array, shape_option, shown, table, working
+from tilewright.cli.run import known_shape
+from tilewright.runtime.model import Model, empty
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times of single calls in milliseconds; `spread` is half the distance between the quartiles."""
+
+    rounds: int
+    min: float
+    median: float
+    spread: float
+    gflops: float
+    """Billions of operations a second at the median, a multiply-add counted as two."""
+
+
+def measure(model: Model, rounds: int, seconds: float) -> Timing:
+    """Time calls on random inputs: `rounds` of them, or if that is 0 as many as fit into `seconds`."""
+    random = np.random.default_rng(0)
+    inputs = [random_array(spec.dtype, known_shape(model, spec), random) for spec in model.inputs]
+    outputs = [empty(spec) for spec in model.outputs]
+    flops = sum(k.flops for k in model.executable(tuple(x.shape for x in inputs)).manifest.kernels)
+    times: list[float] = []
+    model(*inputs, out=outputs)
+    began = time.perf_counter()
+    while len(times) < rounds if rounds else len(times) < 5 or time.perf_counter() - began < seconds:
+        started = time.perf_counter()
+        model(*inputs, out=outputs)
+        times.append((time.perf_counter() - started) * 1e3)
+    low, median, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
+    return Timing(len(times), min(times), median, (high - low) / 2, flops / median / 1e6)
+
+
+@click.command(epilog="Example: tilewright bench resnet50.onnx --shape data=1x3x224x224 --rounds 50")
+@click.argument("model")
+@shape_option
+@click.option("--outputs", metavar="A,B", help="Compute these tensors, nodes or layers instead.")
+@click.option(
+    "--rounds", type=click.IntRange(1), help="Calls to time; by default as many as fit into 3 seconds."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def bench(
+    model: str,
+    shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    outputs: str | None,
+    rounds: int | None,
+    as_json: bool,
+) -> None:
+    """Time MODEL, an ONNX file, on random inputs, on one thread."""
+    with working(f"compiling {model}"):
+        started = time.perf_counter()
+        compiled = compile(model, outputs=names(outputs), shapes=dict(shapes))
+        inputs = [(spec, known_shape(compiled, spec)) for spec in compiled.inputs]
+        compiling = time.perf_counter() - started
+    with working(f"running {model}"):
+        timing = measure(compiled, rounds or 0, 3.0)
+    kernels = compiled.executable(tuple(shape for _, shape in inputs)).manifest
+    facts: dict[str, Any] = {
+        "model": model,
+        "inputs": {spec.name: shape for spec, shape in inputs},
+        "compile_ms": compiling * 1e3,
+        "workspace_bytes": kernels.workspace_bytes,
+        "kernels": len(kernels.kernels),
+        **asdict(timing),
+    }
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    listing = table("", ">")
+    for name, shape in facts["inputs"].items():
+        listing.add_row(f"input {name}", shown(shape))
+    listing.add_row("compile", f"{compiling:.2f} s")
+    listing.add_row("kernel calls", str(facts["kernels"]))
+    listing.add_row("workspace", f"{kernels.workspace_bytes / 2**20:.1f} MiB")
+    listing.add_row(f"fastest of {timing.rounds} calls", f"{timing.min:.3f} ms")
+    listing.add_row("median", f"{timing.median:.3f} ms ± {timing.spread:.3f}")
+    listing.add_row("at the median", f"{timing.gflops:.1f} GFLOP/s")
+    console().print(listing)

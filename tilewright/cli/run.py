@@ -1,0 +1,109 @@
+"""`tilewright run`: one call of a model on arrays from files."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from tilewright.api import compile
+from tilewright.cli.options import (
+    console,
+    folder,
+    names,
+    random_array,
+    read_array,
+    shape_option,
+    shown,
+    table,
+    working,
+)
+from tilewright.errors import CallError
+from tilewright.pictures import file_name
+from tilewright.runtime.model import Model
+
+
+def parse_input(text: str) -> tuple[str, str]:
+    """x=x.npy: an input's name and the file that holds it; raises click.BadParameter."""
+    name, _, path = text.partition("=")
+    if not (name and path):
+        raise click.BadParameter(f"'{text}' is not an input; write it as x=x.npy")
+    return name, path
+
+
+@click.command(epilog="Example: tilewright run vgg16.onnx --input input=photograph.npy --output out")
+@click.argument("model")
+@click.option(
+    "--input",
+    "inputs",
+    type=parse_input,
+    multiple=True,
+    metavar="NAME=FILE",
+    help="An input's name and its .npy file; may be repeated.",
+)
+@shape_option
+@click.option("--outputs", metavar="A,B", help="Compute these tensors, nodes or layers instead.")
+@click.option("--output", metavar="DIR", help="Write each output to DIR/NAME.npy.")
+@click.option(
+    "--random", type=int, metavar="SEED", help="Fill the inputs that are not given with random numbers."
+)
+def run(
+    model: str,
+    inputs: tuple[tuple[str, str], ...],
+    shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    outputs: str | None,
+    output: str | None,
+    random: int | None,
+) -> None:
+    """Run MODEL, an ONNX file, on arrays and print what comes out."""
+    given = {name: read_array(name, path) for name, path in inputs}
+    wanted = {name: array.shape for name, array in given.items()} | dict(shapes)
+    with working(f"compiling {model}"):
+        compiled = compile(model, outputs=names(outputs), shapes=wanted)
+    given |= _missing(compiled, given, random)
+    results = compiled.run(given)
+    listing = table("output", "dtype", "shape", ">min", ">mean", ">max")
+    for name, array in results.items():
+        numbers = [f"{f(array):.6g}" for f in (np.min, np.mean, np.max)] if array.size else ["", "", ""]
+        listing.add_row(name, str(array.dtype), shown(array.shape), *numbers)
+    console().print(listing)
+    if output is not None:
+        for path, array in zip(_paths(folder(output), results), results.values(), strict=True):
+            np.save(path, array)
+            console().print(f"wrote {path}")
+
+
+def _missing(model: Model, given: dict[str, Any], seed: int | None) -> dict[str, Any]:
+    """Random arrays for the inputs that are not given, if asked for; else CallError names them."""
+    lacking = [spec for spec in model.inputs if spec.name not in given]
+    if not lacking:
+        return {}
+    shape = ", ".join(f"--input {spec.name}=FILE.npy ({spec.dtype} {shown(spec.shape)})" for spec in lacking)
+    if seed is None:
+        raise CallError(f"inputs are missing: {shape}; pass them, or --random SEED", model=model.name)
+    random = np.random.default_rng(seed)
+    return {spec.name: random_array(spec.dtype, known_shape(model, spec), random) for spec in lacking}
+
+
+def known_shape(model: Model, spec: Any) -> tuple[int, ...]:
+    """The shape of an input; raises CallError if a dimension is not known."""
+    if any(isinstance(dim, str) for dim in spec.shape):
+        example = "x".join("1" if isinstance(dim, str) else str(dim) for dim in spec.shape)
+        raise CallError(
+            f"input '{spec.name}' has unknown dimensions, {shown(spec.shape)}; pass for example --shape "
+            f"{spec.name}={example}",
+            model=model.name,
+        )
+    return tuple(int(dim) for dim in spec.shape)
+
+
+def _paths(into: Path, results: dict[str, Any]) -> list[Path]:
+    """A file for each output; names that differ only in odd characters get a number."""
+    paths: list[Path] = []
+    for name in results:
+        path, number = into / f"{file_name(name)}.npy", 1
+        while path in paths:
+            number += 1
+            path = into / f"{file_name(name)}_{number}.npy"
+        paths.append(path)
+    return paths
