@@ -8,8 +8,8 @@
           load VECTORS vectors of x; an output channel: broadcast its weight, VECTORS fmas
         epilogue(sums)
 
-Lanes run along the last spatial axis of the result: plain loads at stride 1, two loads and a shuffle at stride 2,
-gathers beyond. Where rows are so short that several fit a vector, one vector takes them all:
+Lanes run along the last spatial axis of the result: plain loads at stride 1, two loads and a shuffle at stride
+2, gathers from stride 5 on. Where rows are so short that several fit a vector, one vector takes them all:
 
     result (5, 7), 16 lanes:   axis 0 is the lane axis, two rows of 7 a vector, 14 lanes used
 
@@ -41,15 +41,16 @@ from tilewright.compiler.loops import Buffer, Builder, Index, Operand
 from tilewright.compiler.targets import Target
 
 _TILES_AN_ITEM = 8
+_TILES_AHEAD = 2
 
 
 @dataclass(frozen=True)
 class ConvPlanarPlan(KernelPlan):
     """The convolution's attributes and its tile: `channels` output channels by `vectors` vectors.
 
-    A vector covers `span` positions along spatial axis `lane_axis` and everything inside them. `channels_outer`
-    says that items go through output channels before positions. With `whole` the kernel covers the input, and the tile is
-    (filters, vectors) along the kernel.
+    A vector covers `span` positions along spatial axis `lane_axis` and everything inside them.
+    `channels_outer`: items go through all positions before the next output channels. `whole`: the kernel covers
+    the input, and the tile is filters by vectors along the kernel.
     """
 
     template: ClassVar[str] = "conv_planar"
@@ -89,8 +90,8 @@ def plan(
     else:
         # Shuffles of gathered lanes keep their indices in registers.
         spare = target if lane_axis == len(result) - 1 else replace(target, registers=target.registers - 4)
-        vectors = _vectors(spare, outputs, -(-result[lane_axis] // span))
-        channels = split(outputs, tile_rows(spare, vectors))[0]
+        channels, vectors = _tile(spare, outputs, -(-result[lane_axis] // span))
+    rows = prod(result[:lane_axis]) * -(-result[lane_axis] // (span * vectors * _TILES_AN_ITEM))
     reach = tuple(
         (count - 1) * stride + (taps - 1) * dilation + 1
         for count, stride, taps, dilation in zip(result, strides, kernel, dilations, strict=True)
@@ -111,7 +112,7 @@ def plan(
         vectors=vectors,
         lane_axis=lane_axis,
         span=span,
-        channels_outer=w.elements > x.elements,
+        channels_outer=_channels_outer(x, w, groups, -(-outputs // channels), rows, target),
         whole=whole,
         fused=fuses(target),
     )
@@ -127,16 +128,25 @@ def lane_block(result: Shape, lanes: int) -> tuple[int, int]:
     return axis, min(lanes // inner, result[axis])
 
 
-def _vectors(target: Target, outputs: int, needed: int) -> int:
-    """Vectors along the lane axis: more where few output channels share them, without waste in the last tile."""
-    if outputs == 1:
-        order = tuple(range(8 if target.registers > 16 else 6, 0, -1))
-    elif outputs <= tile_rows(target, 4):
-        order = (4, 3, 2, 1)
-    else:
-        order = (2, 3, 1)
-    computed = {vectors: -(-needed // vectors) * vectors for vectors in order}
-    return next(vectors for vectors in order if computed[vectors] <= 1.1 * min(computed.values()))
+def _tile(target: Target, outputs: int, needed: int) -> tuple[int, int]:
+    """(channels, vectors) of a tile, for `outputs` channels and `needed` vectors along the lane axis.
+
+    Wide tiles read longer pieces of more rows of x and fewer weights; a last tile is as narrow as what is left.
+    """
+    most = 4 if outputs > 1 else 8 if target.registers > 16 else 6
+    vectors = split(needed, most)[0]
+    return split(outputs, tile_rows(target, vectors))[0], vectors
+
+
+def _channels_outer(x: TensorType, w: TensorType, groups: int, parts: int, items: int, target: Target) -> bool:
+    """Whether going through all positions before the next channels reads less from beyond L2.
+
+    `parts` tiles of channels then read a group's x each; else `items` positions read its weights each.
+    """
+    x_bytes, w_bytes = x.bytes // (x.shape[0] * groups), w.bytes // groups
+    positions_again = x_bytes * (parts if x_bytes > target.l2 * 3 // 4 else 1)
+    weights_again = w_bytes * (items if w_bytes > target.l2 // 2 else 1)
+    return positions_again + w_bytes <= weights_again + x_bytes
 
 
 def build(
@@ -253,7 +263,7 @@ def _windows(conv: _Conv, epilogue: Epilogue, begin: Operand, end: Operand) -> i
         def one(position: Index, channels: int, positions: int) -> None:
             """The tile at a position of the lane axis."""
             first = b.add(x_at, b.mul(position, conv.steps[plan.lane_axis]))
-            sums = _tile(conv, first, w_at, channels, conv.spans(positions))
+            sums = _sums(conv, first, w_at, channels, conv.spans(positions))
 
             def store(c: Index, _: list[Operand]) -> None:
                 where = [(image, 0), (b.add(channel, c), 0), *((i, 0) for i in at)]
@@ -279,7 +289,7 @@ def _windows(conv: _Conv, epilogue: Epilogue, begin: Operand, end: Operand) -> i
     return result[0] * plan.groups * prod(extents)
 
 
-def _tile(conv: _Conv, x_at: Index, w_at: Index, channels: int, spans: Sequence[int]) -> Buffer:
+def _sums(conv: _Conv, x_at: Index, w_at: Index, channels: int, spans: Sequence[int]) -> Buffer:
     """Compute sums[channel][vector] of a tile, in scratch."""
     b, plan = conv.b, conv.plan
     lanes, vectors, depth = plan.lanes, len(spans), prod(conv.filters[1:])
@@ -310,7 +320,12 @@ def _tile(conv: _Conv, x_at: Index, w_at: Index, channels: int, spans: Sequence[
         inner = prod(extents[level + 1 :])
 
         def step(i: Index, acc: list[Operand]) -> list[Operand]:
-            return sweep(level + 1, b.add(x_at, b.mul(i, x_steps[level])), b.add(w_at, b.mul(i, inner)), acc)
+            at = b.add(x_at, b.mul(i, x_steps[level]))
+            if level == 0:
+                # Tiles go through as many rows of x as it has channels, too many streams for the hardware.
+                for v in range(vectors):
+                    b.prefetch(conv.x, at, offset=(_TILES_AHEAD * vectors + v) * lane_step)
+            return sweep(level + 1, at, b.add(w_at, b.mul(i, inner)), acc)
 
         return b.for_(lo, hi, step, carried=acc)
 
