@@ -167,6 +167,8 @@ class _Emitter:
         kind, signed = type_name(type), type.kind == "i"
         if op in ("min", "max"):
             return self.extremum(op, type, a, b)
+        if type.kind == "bf":
+            return self.by_way_of_float(type, lambda wide, *x: self.combine(op, wide, *x), a, b)
         if type.is_float:
             return self.emit(f"{_FLOAT_ARITH[op]} {kind} {a}, {b}")
         if op in ("div", "rem"):
@@ -175,6 +177,11 @@ class _Emitter:
             return self.emit(f"{'ashr' if signed else 'lshr'} {kind} {a}, {b}")
         wrap = " nsw" if type.kind == "n" and op in ("add", "sub", "mul") else ""
         return self.emit(f"{op}{wrap} {kind} {a}, {b}")
+
+    def by_way_of_float(self, type: Type, build: Callable[..., str], *operands: str) -> str:
+        """Bfloat arithmetic, for which LLVM would call functions: in float, then rounded."""
+        wide = Type("f", 32, type.lanes)
+        return self.convert(wide, type, build(wide, *(self.convert(type, wide, a) for a in operands)))
 
     def extremum(self, op: str, type: Type, a: str, b: str) -> str:
         kind = type_name(type)
@@ -189,28 +196,35 @@ class _Emitter:
         return self.emit(f"select {bools} {better}, {kind} {a}, {kind} {b}")
 
     def unary(self, instr: nodes.Unary) -> None:
-        type, a = instr.result.type, self.name(instr.a)
+        self.names[instr.result] = self.single(instr.op, instr.result.type, self.name(instr.a))
+
+    def single(self, op: str, type: Type, a: str) -> str:
         kind = type_name(type)
-        if instr.op == "not":
-            ones = literal(Const(type, True if type.kind == "b" else -1))
-            self.define(instr.result, f"xor {kind} {a}, {ones}")
-        elif instr.op == "neg":
-            text = f"fneg {kind} {a}" if type.is_float else f"sub {kind} {literal(Const(type, 0))}, {a}"
-            self.define(instr.result, text)
-        elif instr.op == "abs" and not type.is_float:
+        if op == "not":
+            return self.emit(f"xor {kind} {a}, {literal(Const(type, True if type.kind == 'b' else -1))}")
+        if op == "neg" and not type.is_float:
+            return self.emit(f"sub {kind} {literal(Const(type, 0))}, {a}")
+        if op == "neg":
+            return self.emit(f"fneg {kind} {a}")
+        if op == "abs" and not type.is_float:
             if type.kind == "u":
-                self.names[instr.result] = a
-                return
-            call = self.intrinsic(f"llvm.abs.{_mangled(type)}", kind, [(kind, a), ("i1", "false")])
-            self.define(instr.result, call)
-        else:
-            name = "fabs" if instr.op == "abs" else instr.op
-            self.define(instr.result, self.intrinsic(f"llvm.{name}.{_mangled(type)}", kind, [(kind, a)]))
+                return a
+            return self.emit(self.intrinsic(f"llvm.abs.{_mangled(type)}", kind, [(kind, a), ("i1", "false")]))
+        if type.kind == "bf" and op != "abs":
+            return self.by_way_of_float(type, lambda wide, x: self.single(op, wide, x), a)
+        name = "fabs" if op == "abs" else op
+        return self.emit(self.intrinsic(f"llvm.{name}.{_mangled(type)}", kind, [(kind, a)]))
 
     def fma(self, instr: nodes.Fma) -> None:
-        kind = type_name(instr.result.type)
-        operands = [(kind, self.name(operand)) for operand in (instr.a, instr.b, instr.c)]
-        self.define(instr.result, self.intrinsic(f"llvm.fma.{_mangled(instr.result.type)}", kind, operands))
+        operands = [self.name(operand) for operand in (instr.a, instr.b, instr.c)]
+        type = instr.result.type
+        bfloat = type.kind == "bf"
+        self.names[instr.result] = (self.by_way_of_float(type, self.fused, *operands) if bfloat else
+                                    self.fused(type, *operands))  # fmt: skip
+
+    def fused(self, type: Type, *operands: str) -> str:
+        kind = type_name(type)
+        return self.emit(self.intrinsic(f"llvm.fma.{_mangled(type)}", kind, [(kind, a) for a in operands]))
 
     def compare(self, instr: nodes.Compare) -> None:
         type = instr.a.type
@@ -251,6 +265,8 @@ class _Emitter:
             sign = "u" if target.kind == "u" else "s"
             name = f"llvm.fpto{sign}i.sat.{_mangled(target)}.{_mangled(source)}"
             return self.emit(self.intrinsic(name, type_name(target), [(type_name(source), a)]))
+        if target.kind == "bf" and source.bits == 32:
+            return self.round_to_bfloat(target, a)
         if source.is_float:
             name = "fpext" if target.bits > source.bits else "fptrunc" if target.bits < source.bits else ""
         elif target.is_float:
@@ -260,6 +276,25 @@ class _Emitter:
         else:
             name = "trunc" if target.bits < source.bits else "sext" if source.kind == "i" else "zext"
         return self.conversion(name, source, target, a) if name else a
+
+    def round_to_bfloat(self, target: Type, a: str) -> str:
+        """The upper half of a float's bits, rounded to nearest even; a NaN stays one."""
+        words, halves = Type("u", 32, target.lanes), Type("u", 16, target.lanes)
+        kind, floats = type_name(words), type_name(Type("f", 32, target.lanes))
+
+        def const(value: int) -> str:
+            return literal(Const(words, value))
+
+        bits = self.emit(f"bitcast {floats} {a} to {kind}")
+        upper = self.emit(f"lshr {kind} {bits}, {const(16)}")
+        odd = self.emit(f"and {kind} {upper}, {const(1)}")
+        more = self.emit(f"add {kind} {bits}, {self.emit(f'add {kind} {odd}, {const(0x7FFF)}')}")
+        rounded = self.emit(f"lshr {kind} {more}, {const(16)}")
+        quiet = self.emit(f"or {kind} {upper}, {const(0x40)}")
+        nan = self.emit(f"fcmp uno {floats} {a}, {a}")
+        bools = type_name(Type("b", 1, target.lanes))
+        chosen = self.emit(f"select {bools} {nan}, {kind} {quiet}, {kind} {rounded}")
+        return self.conversion("bitcast", halves, target, self.conversion("trunc", words, halves, chosen))
 
     # ---- vectors
 

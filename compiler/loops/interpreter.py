@@ -242,10 +242,11 @@ def _constant(constant: Const) -> Array:
 
 
 def _to_bfloat(value: Array) -> Array:
-    """The upper halves of float32, rounded to nearest even."""
+    """The upper halves of float32, rounded to nearest even; a NaN that loses bits becomes quiet."""
     bits = value.astype(np.float32).view(np.uint32).astype(np.uint64)
     rounded = (bits + 0x7FFF + ((bits >> np.uint64(16)) & np.uint64(1))) >> np.uint64(16)
-    return np.where(np.isnan(value), (bits >> np.uint64(16)) | 0x40, rounded).astype(np.uint16)
+    quiet = (bits >> np.uint64(16)) | np.where(bits & np.uint64(0xFFFF), np.uint64(0x40), np.uint64(0))
+    return np.where(np.isnan(value), quiet, rounded).astype(np.uint16)
 
 
 def _from_bfloat(bits: Array) -> Array:
