@@ -12,8 +12,6 @@ the axis on which the result is contiguous; where that axis is reduced, along it
 accumulate in blocks, in an order that the shape alone decides.
 """
 
-from math import prod
-
 from tilewright.compiler.kernels.kernel import Kernel
 from tilewright.compiler.kernels.nest_data import (
     Access,
@@ -36,32 +34,31 @@ from tilewright.compiler.targets import Target
 
 __all__ = [
     "Access", "Array", "Constant", "Expr", "Input", "Map", "Nest", "Output", "Reduce", "ReduceOp", "Region",
-    "build",
+    "build", "build_with_lanes",
 ]  # fmt: skip
 
 
 def build(name: str, nest: Nest, target: Target) -> Kernel:
     """The kernel of a nest; its buffers are x0, x1, .., y."""
+    bits = max(array.type.bytes * 8 for array in (*nest.inputs, nest.result))
+    return build_with_lanes(name, nest, target.lanes(bits))
+
+
+def build_with_lanes(name: str, nest: Nest, lanes: int) -> Kernel:
+    """The same, with vectors of at most `lanes` lanes."""
     b = Builder(name)
     inputs = [b.input(f"x{i}", array.type, array.size) for i, array in enumerate(nest.inputs)]
     result = b.output("y", nest.result.type, nest.result.size)
     begin, end = b.scalar("begin"), b.scalar("end")
-    lanes = target.lanes(max(array.type.bytes * 8 for array in (*nest.inputs, nest.result)))
+    regions = [canonical(region) for region in nest.regions if 0 not in region.extents or region.reduced]
     emitters: list[RegionEmitter] = []
-    for region in nest.regions:
-        if prod(region.extents) == 0 and not region.reduced:
-            continue
-        region = canonical(region)
-        kind = TileEmitter if tile_axis(region, lanes) is not None else RegionEmitter
+    for region in regions:
+        kind = RegionEmitter if tile_axis(region, lanes) is None else TileEmitter
         emitters.append(kind(b, region, inputs, result, lanes))
     first = 0
     for emitter in emitters:
         last = first + emitter.items
-        if len(emitters) == 1:
-            lo, hi = begin, end
-        else:
-            lo, hi = b.max(begin, first), b.min(end, last)
-        offset = first
-        b.for_(lo, hi, lambda item, _, e=emitter, o=offset: e.item(b.sub(item, o)))  # type: ignore[misc]
+        lo, hi = (begin, end) if len(emitters) == 1 else (b.max(begin, first), b.min(end, last))
+        b.for_(lo, hi, lambda item, _, e=emitter, o=first: e.item(b.sub(item, o)))  # type: ignore[misc]
         first = last
     return Kernel(b.finish(), first)

@@ -8,7 +8,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import isqrt, prod
+from math import prod
 from typing import Any
 
 from tilewright.compiler.kernels.nest_data import Access, Constant, Expr, Input, Map, Reduce, Region
@@ -20,8 +20,8 @@ KEEP_COST = 8
 """Values that cost more are kept for the next pass instead of computed again."""
 SCRATCH_BYTES = 16 << 10
 """Stack that kept values of one row may take."""
-BLOCK_FROM = 128
-"""Longer chains of additions are cut in blocks, which keeps their rounding error low."""
+BLOCK = 64
+"""Long chains of additions are cut in blocks of so many, which keeps their rounding error low."""
 
 
 @dataclass(frozen=True)
@@ -388,7 +388,7 @@ class RegionEmitter:
             self.leave()
             return found
 
-        return self.blocked(number, 0, extent, 1, body, carried)
+        return self.blocked(number, 0, extent, extent, 1, body, carried)
 
     def afresh(
         self, number: int, carried: list[Operand], loop: Callable[[list[Operand]], list[Operand]]
@@ -403,25 +403,27 @@ class RegionEmitter:
     def blocked(
         self,
         number: int,
-        lo: int,
-        hi: int,
+        lo: Index,
+        hi: Index,
+        count: int,
         step: int,
         body: Callable[[Any, list[Operand]], list[Operand]],
         carried: list[Operand],
     ) -> list[Operand]:
-        """A loop over a reduced axis; a long one in blocks that sum afresh."""
+        """A loop of at most `count` iterations over a reduced axis; a long one in blocks that sum afresh."""
         b = self.b
-        count = (hi - lo) // step
         adds = any(r.op == "add" and r.type.is_float for r in self.passes[number][0])
-        if count <= BLOCK_FROM or not adds:
+        if count <= 2 * BLOCK or not adds:
             return b.for_(lo, hi, body, step=step, carried=carried)
-        block = max(BLOCK_FROM // 2, isqrt(count)) * step
+        block = BLOCK
+        while block * BLOCK < count:
+            block *= BLOCK
 
         def outer(i: Any, carried: list[Operand]) -> list[Operand]:
-            end = b.min(b.add(i, block), hi)
-            return self.afresh(number, carried, lambda c: b.for_(i, end, body, step=step, carried=c))
+            end = b.min(b.add(i, block * step), hi)
+            return self.afresh(number, carried, lambda c: self.blocked(number, i, end, block, step, body, c))
 
-        return b.for_(lo, hi, outer, step=block, carried=carried)
+        return b.for_(lo, hi, outer, step=block * step, carried=carried)
 
     def row_loop(self, number: int, carried: list[Operand]) -> list[Operand]:
         """Vectors along a reduced lane axis: groups, single ones, then one with fewer lanes."""
@@ -435,7 +437,7 @@ class RegionEmitter:
             return found
 
         self.active = self.lanes
-        carried = self.blocked(number, 0, whole, step, group, carried)
+        carried = self.blocked(number, 0, whole, whole // step, step, group, carried)
         unroll, self.unroll = self.unroll, 1
         firsts = carried[::unroll]
 

@@ -5,9 +5,11 @@ from tilewright.compiler.ir.graph import Array as Numbers
 from tilewright.compiler.kernels.nest import Access, Input, Nest, Output, Region, build
 from tilewright.compiler.lower.context import Lowering, lowering
 from tilewright.compiler.lower.index_maps import Unfit
-from tilewright.compiler.lower.nests import REDUCTIONS, VIEWS, array_of, nest_of
+from tilewright.compiler.lower.nests import REDUCTIONS, VIEWS, array_of, nest_of, nest_supports
 from tilewright.compiler.ops import PRIMITIVES
 from tilewright.errors import CompileError
+
+__all__ = ["lower_nest", "nest_supports"]
 
 _ELEMENTWISE = tuple(name for name, primitive in PRIMITIVES.items() if primitive.formula is not None)
 

@@ -65,7 +65,7 @@ class Window:
         return prod(self.factors)
 
 
-def nestable(nodes: Sequence[Node]) -> bool:
+def nest_supports(nodes: Sequence[Node]) -> bool:
     """True where one loop nest can, and should, compute these nodes, of which the last gives the result."""
     if not all(node.plan is None or not node.plan.template for node in nodes):
         return False
@@ -101,11 +101,10 @@ def _worthwhile(nodes: Sequence[Node], nest: Nest) -> bool:
     ):
         return False
     for region in nest.regions:
-        strides = [access.strides for access in (*region.inputs, region.output.access)]
-        unit = [
-            {axis for axis, s in enumerate(each) if abs(s) == 1 and region.extents[axis] > 1} for each in strides
-        ]
-        if len({frozenset(axes) for axes in unit if axes}) > 1:
+        wide = [axis for axis, extent in enumerate(region.extents) if extent > 1]
+        accesses = (*region.inputs, region.output.access)
+        whole_accesses = [a.strides for a in accesses if all(a.strides[axis] for axis in wide)]
+        if len({tuple(axis for axis in wide if abs(s[axis]) == 1) for s in whole_accesses}) > 1:
             return False
     return True
 

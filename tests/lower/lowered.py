@@ -12,7 +12,7 @@ from support import Array, compiled, guarded
 
 from tilewright.compiler import targets
 from tilewright.compiler.ir import Graph, Layout, TensorType, Value
-from tilewright.compiler.lower import generic  # noqa: F401  # registers its lowerings
+from tilewright.compiler.lower import generic, movement  # noqa: F401  # they register the lowerings
 from tilewright.compiler.lower.context import LOWERINGS, Lowering
 from tilewright.compiler.ops import evaluate
 from tilewright.compiler.ops.layout import pack, unpack
