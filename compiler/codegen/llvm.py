@@ -9,11 +9,16 @@ a buffer and an index share one getelementptr; constant offsets become displacem
 are "nusw", not "inbounds": an index may lie outside the buffer where an offset brings it back.
 """
 
-import struct
 from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
-
+from tilewright.compiler.codegen.spelling import (
+    literal,
+    mangled,
+    memory_name,
+    parameter,
+    scalar_name,
+    type_name,
+)
 from tilewright.compiler.loops import nodes
 from tilewright.compiler.loops.nodes import Buffer, Const, Function, Instr, Operand, Ref, Type, Var
 
@@ -22,72 +27,6 @@ NO_UNROLL = "!0"
 _METADATA = '!0 = distinct !{!0, !1}\n!1 = !{!"llvm.loop.unroll.disable"}\n!2 = !{i32 1}\n'
 _FLOAT_ARITH = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _FLOAT_COMPARE = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge"}
-
-
-def scalar_name(type: Type) -> str:
-    """LLVM's name of a scalar type in registers."""
-    if type.kind == "f":
-        return {16: "half", 32: "float", 64: "double"}[type.bits]
-    if type.kind == "bf":
-        return "bfloat"
-    return f"i{type.bits}"
-
-
-def type_name(type: Type) -> str:
-    """LLVM's name of a type in registers."""
-    name = scalar_name(type)
-    return name if type.lanes == 1 else f"<{type.lanes} x {name}>"
-
-
-def _memory_name(type: Type) -> str:
-    """LLVM's name of a type in memory, where a bool takes a byte."""
-    return type_name(Type("u", 8, type.lanes) if type.kind == "b" else type)
-
-
-def _mangled(type: Type) -> str:
-    """The type as intrinsics' names spell it."""
-    if type.kind in ("f", "bf"):
-        name = f"bf{type.bits}" if type.kind == "bf" else f"f{type.bits}"
-    else:
-        name = f"i{type.bits}"
-    return name if type.lanes == 1 else f"v{type.lanes}{name}"
-
-
-def scalar_literal(type: Type, value: float | int | bool) -> str:
-    """A number as LLVM spells it in scalar type `type`."""
-    if type.kind == "b":
-        return "true" if value else "false"
-    if type.kind in ("i", "u", "n"):
-        return str(int(value))
-    with np.errstate(over="ignore"):
-        if type.kind == "bf":
-            bits = int(np.float32(value).view(np.uint32))
-            return f"0xR{(bits + 0x7FFF + ((bits >> 16) & 1)) >> 16:04X}"
-        if type.bits == 16:
-            return f"0xH{int(np.float16(value).view(np.uint16)):04X}"
-        rounded = float(np.float32(value)) if type.bits == 32 else float(value)
-    return f"0x{struct.unpack('<Q', struct.pack('<d', rounded))[0]:016X}"
-
-
-def literal(constant: Const) -> str:
-    """A constant operand as LLVM spells it."""
-    type, value = constant.type, constant.value
-    scalar = type.scalar
-    if type.lanes == 1:
-        return scalar_literal(scalar, value[0] if isinstance(value, tuple) else value)
-    if not isinstance(value, tuple) and value == 0 and str(value) != "-0.0":
-        return "zeroinitializer"
-    lanes = value if isinstance(value, tuple) else (value,) * type.lanes
-    name = scalar_name(scalar)
-    return "<" + ", ".join(f"{name} {scalar_literal(scalar, lane)}" for lane in lanes) + ">"
-
-
-def parameter(param: Buffer | Var) -> str:
-    """A parameter as it stands in a definition."""
-    if isinstance(param, Var):
-        return f"{type_name(param.type)} %{param.name}.p"
-    reads = " readonly" if param.access == "in" else ""
-    return f"ptr noalias nocapture{reads} %{param.name}.p"
 
 
 class _Emitter:
@@ -209,11 +148,11 @@ class _Emitter:
         if op == "abs" and not type.is_float:
             if type.kind == "u":
                 return a
-            return self.emit(self.intrinsic(f"llvm.abs.{_mangled(type)}", kind, [(kind, a), ("i1", "false")]))
+            return self.emit(self.intrinsic(f"llvm.abs.{mangled(type)}", kind, [(kind, a), ("i1", "false")]))
         if type.kind == "bf" and op != "abs":
             return self.by_way_of_float(type, lambda wide, x: self.single(op, wide, x), a)
         name = "fabs" if op == "abs" else op
-        return self.emit(self.intrinsic(f"llvm.{name}.{_mangled(type)}", kind, [(kind, a)]))
+        return self.emit(self.intrinsic(f"llvm.{name}.{mangled(type)}", kind, [(kind, a)]))
 
     def fma(self, instr: nodes.Fma) -> None:
         operands = [self.name(operand) for operand in (instr.a, instr.b, instr.c)]
@@ -224,7 +163,7 @@ class _Emitter:
 
     def fused(self, type: Type, *operands: str) -> str:
         kind = type_name(type)
-        return self.emit(self.intrinsic(f"llvm.fma.{_mangled(type)}", kind, [(kind, a) for a in operands]))
+        return self.emit(self.intrinsic(f"llvm.fma.{mangled(type)}", kind, [(kind, a) for a in operands]))
 
     def compare(self, instr: nodes.Compare) -> None:
         type = instr.a.type
@@ -263,7 +202,7 @@ class _Emitter:
             return self.emit(f"{test} {type_name(source)} {a}, {literal(Const(source, 0))}")
         if source.is_float and not target.is_float:
             sign = "u" if target.kind == "u" else "s"
-            name = f"llvm.fpto{sign}i.sat.{_mangled(target)}.{_mangled(source)}"
+            name = f"llvm.fpto{sign}i.sat.{mangled(target)}.{mangled(source)}"
             return self.emit(self.intrinsic(name, type_name(target), [(type_name(source), a)]))
         if target.kind == "bf" and source.bits == 32:
             return self.round_to_bfloat(target, a)
@@ -312,7 +251,7 @@ class _Emitter:
             signed = "u" if type.kind in ("u", "b") else "s"
             name = f"{signed}{instr.op}" if instr.op in ("min", "max") else instr.op
             call = self.intrinsic(
-                f"llvm.vector.reduce.{name}.{_mangled(type)}", scalar_name(type), [(type_name(type), a)]
+                f"llvm.vector.reduce.{name}.{mangled(type)}", scalar_name(type), [(type_name(type), a)]
             )
             self.define(instr.result, call)
             return
@@ -349,7 +288,7 @@ class _Emitter:
     # ---- memory
 
     def address(self, buffer: Buffer, index: Operand, offset: int) -> str:
-        element = _memory_name(buffer.type)
+        element = memory_name(buffer.type)
         base = self.names[buffer]
         if not (isinstance(index, Const) and index.value == 0):
             shown = self.name(index)
@@ -369,7 +308,7 @@ class _Emitter:
 
     def from_memory(self, result: Var, loaded: str) -> None:
         if result.type.kind == "b":
-            memory = _memory_name(result.type)
+            memory = memory_name(result.type)
             zero = "zeroinitializer" if result.type.lanes > 1 else "0"
             loaded = self.emit(f"icmp ne {memory} {loaded}, {zero}")
         self.names[result] = loaded
@@ -377,11 +316,11 @@ class _Emitter:
     def to_memory(self, operand: Operand) -> str:
         if operand.type.kind != "b":
             return self.name(operand)
-        return self.emit(f"zext {self.typed(operand)} to {_memory_name(operand.type)}")
+        return self.emit(f"zext {self.typed(operand)} to {memory_name(operand.type)}")
 
     def load(self, instr: nodes.Load) -> None:
         type = instr.result.type
-        kind, align = _memory_name(type), type.bytes
+        kind, align = memory_name(type), type.bytes
         if instr.active <= 0:
             self.names[instr.result] = literal(Const(type, 0))
             return
@@ -393,7 +332,7 @@ class _Emitter:
             mask_type = f"<{type.lanes} x i1>"
             loaded = self.emit(
                 self.intrinsic(
-                    f"llvm.masked.load.{_mangled(memory)}.p0", kind,
+                    f"llvm.masked.load.{mangled(memory)}.p0", kind,
                     [("ptr", address), ("i32", str(align)), (mask_type, self.mask(type.lanes, instr.active)),
                      (kind, "zeroinitializer")],
                 )
@@ -407,7 +346,7 @@ class _Emitter:
             self.names[instr.result] = literal(Const(type, 0))
             return
         base = self.address(instr.buffer, instr.index, instr.offset)
-        element, kind = _memory_name(type.scalar), _memory_name(type)
+        element, kind = memory_name(type.scalar), memory_name(type)
         pointers = self.emit(f"getelementptr nusw {element}, ptr {base}, {self.typed(instr.steps)}")
         if lanes == 1:
             self.from_memory(instr.result, self.emit(f"load {kind}, ptr {pointers}, align {type.bytes}"))
@@ -415,7 +354,7 @@ class _Emitter:
         memory = Type("u", 8, lanes) if type.kind == "b" else type
         loaded = self.emit(
             self.intrinsic(
-                f"llvm.masked.gather.{_mangled(memory)}.v{lanes}p0", kind,
+                f"llvm.masked.gather.{mangled(memory)}.v{lanes}p0", kind,
                 [(f"<{lanes} x ptr>", pointers), ("i32", str(type.bytes)),
                  (f"<{lanes} x i1>", self.mask(lanes, instr.active)), (kind, "zeroinitializer")],
             )
@@ -426,7 +365,7 @@ class _Emitter:
         type = instr.value.type
         if instr.active <= 0:
             return
-        kind, value = _memory_name(type), self.to_memory(instr.value)
+        kind, value = memory_name(type), self.to_memory(instr.value)
         address = self.address(instr.buffer, instr.index, instr.offset)
         if instr.active >= type.lanes:
             align = type.bytes * type.lanes if instr.streaming else type.bytes
@@ -437,7 +376,7 @@ class _Emitter:
         self.lines.append(
             "  "
             + self.intrinsic(
-                f"llvm.masked.store.{_mangled(memory)}.p0", "void",
+                f"llvm.masked.store.{mangled(memory)}.p0", "void",
                 [(kind, value), ("ptr", address), ("i32", str(type.bytes)),
                  (f"<{type.lanes} x i1>", self.mask(type.lanes, instr.active))],
             )
@@ -451,7 +390,7 @@ class _Emitter:
     def alloc(self, instr: nodes.Alloc) -> None:
         buffer = instr.buffer
         name = f"%{buffer.name}.{self.fresh()}"
-        array = f"[{buffer.size} x {_memory_name(buffer.type)}]"
+        array = f"[{buffer.size} x {memory_name(buffer.type)}]"
         self.allocas.append(f"  {name} = alloca {array}, align {buffer.align}")
         self.names[buffer] = name
 
