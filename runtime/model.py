@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tilewright.errors import CallError
-from tilewright.runtime.artifact import ALIGNMENT, Artifact, TensorSpec, aligned_empty
+from tilewright.runtime.artifact import Artifact, TensorSpec, aligned_empty
 from tilewright.runtime.jit import Engine
 
 Array = npt.NDArray[Any]
@@ -38,7 +38,7 @@ class Executable:
         self._workspaces: list[Array] = []
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
-        """Compute `outputs` from `inputs`: dense arrays of exactly the manifest's types, the outputs aligned."""
+        """Compute `outputs` from `inputs`: dense arrays of exactly the manifest's types."""
         try:
             workspace = self._workspaces.pop()
         except IndexError:
@@ -151,14 +151,10 @@ class Model:
         held = [array for array in given if array is not None]
         bound = [a.copy() if any(np.may_share_memory(a, o) for o in held) else a for a in bound]
         targets = [
-            array if array is not None and array.ctypes.data % ALIGNMENT == 0 else empty(spec)
-            for array, spec in zip(given, specs, strict=True)
+            empty(spec) if array is None else array for array, spec in zip(given, specs, strict=True)
         ]
         executable.run(bound, targets)
-        for array, target in zip(given, targets, strict=True):
-            if array is not None and array is not target:
-                array[...] = target
-        return [target if array is None else array for array, target in zip(given, targets, strict=True)]
+        return targets
 
     def _bind(self, given: Any, name: str, dtype: str, shape: tuple[int | str, ...]) -> Array:
         """The argument as a dense array of exactly the input's dtype, or CallError."""
