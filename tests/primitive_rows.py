@@ -7,13 +7,11 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from tilewright.compiler.ir import BOOL, F32, I32, I64, U8, Layout
-from tilewright.compiler.ops import PRIMITIVES
 
 Array = NDArray[Any]
 rng = np.random.default_rng(7)
@@ -264,8 +262,3 @@ def _layout() -> list[Row]:
 
 ROWS = [row for make in (_unary, _binary, _movement, _gather, _reduction, _windows, _contraction, _layout)
         for row in make()]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", sorted(PRIMITIVES))
-def test_every_primitive_has_rows_and_is_complete(name: str) -> None:
-    primitive = PRIMITIVES[name]

@@ -17,7 +17,7 @@ def lower(graph: Graph, target: Target, placed: Callable[[Node], bool]) -> list[
     """The kernel calls of a graph, in order; nodes that are `placed` already need none."""
     state = Lowering(graph, target)
     for node in graph.nodes:
-        if placed(node):
+        if placed(node) or all(result.type.elements == 0 for result in node.results):
             continue
         if node.plan is not None and node.plan.template:
             key = f"template:{node.plan.template}"

@@ -6,6 +6,7 @@
     sub(%x, 2)                                 add(%x, -2)
     add(add(%x, 5), 100)   (integers)          add(%x, 105)
     conv(pad(%x) with zeros)                   conv(%x) with larger pads
+    matmul over an axis of 0                   zeros
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ def _once(graph: Graph) -> Graph:
         nonlocal touched
         change = (
             _no_operation(node) or _two_movements(node, made) or _pad_into_conv(node, made, constants)
-            or _integer_sums(node, made, constants)
+            or _integer_sums(node, made, constants) or _empty_product(node, constants)
         )  # fmt: skip
         if change is None:
             made.update((result, node) for result in node.results)
@@ -132,3 +133,15 @@ def _integer_sums(node: Node, made: Mapping[Value, Node], constants: dict[Value,
     if merged.result.type != node.result.type:
         return None
     return [merged], {node.result: merged.result}
+
+
+def _empty_product(node: Node, constants: dict[Value, Array]) -> Change | None:
+    """A sum over nothing is zero."""
+    if node.op != "matmul" or node.operands[0].type.shape[-1] != 0:
+        return None
+    zero = np.zeros((), node.result.type.dtype.numpy)
+    constant = new_constant(zero, f"{node.result.name}.zero")
+    constants[constant] = zero
+    attrs = Broadcast(shape=node.result.type.shape)
+    zeros = new_node("broadcast", [constant], attrs, source=node.source, name=node.result.name)
+    return [zeros], {node.result: zeros.result}

@@ -63,12 +63,15 @@ def _merge_constants(graph: Graph) -> Graph:
 def fold_constants(graph: Graph) -> Graph:
     """Compute nodes whose operands are all constants.
 
-    The arrays are physical: a folded `relayout` is the packing of a weight.
+    The arrays are physical: a folded `relayout` is the packing of a weight. Outputs are left: they are computed
+    into the caller's arrays.
     """
     constants: dict[Value, Array] = dict(graph.constants)
+    outputs = set(graph.outputs)
     kept: list[Node] = []
     for node in graph.nodes:
-        if node.op == "group" or not node.operands or not all(operand in constants for operand in node.operands):
+        known = bool(node.operands) and all(operand in constants for operand in node.operands)
+        if node.op == "group" or not known or outputs.intersection(node.results):
             kept.append(node)
             continue
         arrays = compute(node.op, node.attrs, [constants[operand] for operand in node.operands])

@@ -79,7 +79,7 @@ def _pool(node: Node, blocked: set[Value], target: Target) -> Plan:
     plan: Plan = None
     if x in blocked:
         plan = pool.plan(x.type, node.result.type, mode=mode, **how, target=target)
-    return plan or pool_planar.plan(x.type, node.result.type, mode=mode, **how, target=target)
+    return plan or pool_planar.plan(x.type, kind=mode, **how, target=target)
 
 
 def _elementwise(node: Node, blocked: set[Value], target: Target) -> Plan:

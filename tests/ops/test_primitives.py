@@ -14,6 +14,9 @@ from tilewright.compiler.ops.elementwise import Cast
 from tilewright.compiler.ops.reduction import Reduce
 
 
+@pytest.mark.parametrize("name", sorted(PRIMITIVES))
+def test_every_primitive_has_rows_and_is_complete(name: str) -> None:
+    primitive = PRIMITIVES[name]
     assert any(row.op == name for row in ROWS), f"{name} has no row in ROWS"
     assert callable(primitive.infer) and callable(primitive.reference)
     assert (primitive.formula is not None) == (primitive.family == "elementwise")

@@ -3,6 +3,7 @@
 Every graph also runs through the references before and after: a pass must not change what is computed.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -138,7 +139,7 @@ def test_select_layout_fuse(golden: Callable[[str], None]) -> None:
         conv_net(), lambda graph: select(graph, TARGET), assign_layouts, fold_constants,
         lambda graph: fuse(graph, lambda nodes: False),
     )  # fmt: skip
-    golden(str(graph))
+    golden(re.sub(r"<(\w+) .*?>", r"<\1>", str(graph)))  # the tile is the templates' business
 
 
 def test_epilogue_takes_a_value_used_twice() -> None:
