@@ -2,9 +2,9 @@
 
     python benchmarks/kernels_conv.py [--filter vgg] [--seconds 0.5] [--csv]
 
-For each layer the contenders take turns; the table shows the least processor time of each, the ratio (above 1: faster than
-torch in the better of its two memory formats), and which part of the machine's peak is reached, measured in the
-same turns by a loop of multiply-adds on registers.
+For each layer the contenders take turns; the table shows the least processor time of each, the ratio (above
+1: faster than torch in the better of its two memory formats), and which part of the machine's peak is
+reached, measured in the same turns by a loop of multiply-adds on registers.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,8 +64,8 @@ LAYERS = (
     Layer("resnet 3x3s2 512-512@14", 512, 512, 14, 3, 2),
     Layer("mobilenet first 3x3s2", 3, 32, 224, 3, 2, planar=True),
     *(Layer(f"mobilenet 1x1 {c}-{o}@{s}", c, o, s, 1) for c, o, s in (
-        (32, 16, 112), (16, 96, 112), (96, 24, 56), (24, 144, 56), (192, 32, 28), (64, 384, 14), (576, 96, 14),
-        (160, 960, 7), (960, 160, 7), (320, 1280, 7))),
+        (32, 16, 112), (16, 96, 112), (96, 24, 56), (24, 144, 56), (192, 32, 28), (64, 384, 14),
+        (576, 96, 14), (160, 960, 7), (960, 160, 7), (320, 1280, 7))),
     *(Layer(f"mobilenet dw {c}@{s}s{st}", c, c, s, 3, st, c) for c, s, st in (
         (32, 112, 1), (96, 112, 2), (144, 56, 1), (192, 28, 1), (384, 14, 1), (960, 7, 1))),
     Layer("resnext 3x3 g32 128@56", 512, 512, 14, 3, 1, 32),
@@ -93,7 +94,7 @@ def call_of(function: Function, arrays: list[np.ndarray], *numbers: int) -> tupl
     kinds = [ctypes.c_void_p if isinstance(p, Buffer) else ctypes.c_int64 for p in function.params]
     code = ctypes.CFUNCTYPE(None, *kinds)(engine.address(function.name))
     values = [*(array.ctypes.data for array in arrays), *numbers]
-    return lambda keep=(engine, arrays): code(*values), seconds  # type: ignore[misc]
+    return lambda keep=(engine, arrays): code(*values), seconds
 
 
 def peak() -> tuple[Call, int]:
@@ -117,7 +118,7 @@ def peak() -> tuple[Call, int]:
     engine = Engine(compile_module(emit_module([function], linkage=""), target))
     code = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_float, ctypes.c_int64)(engine.address("peak"))
     array = aligned(lanes)
-    return lambda keep=engine: code(array.ctypes.data, 0.0, rounds), 2 * lanes * chains * rounds  # type: ignore[misc]
+    return lambda keep=engine: code(array.ctypes.data, 0.0, rounds), 2 * lanes * chains * rounds
 
 
 def ours(layer: Layer) -> tuple[KernelPlan, Kernel, list[np.ndarray]]:
@@ -127,18 +128,21 @@ def ours(layer: Layer) -> tuple[KernelPlan, Kernel, list[np.ndarray]]:
     w = TensorType(F32, (layer.o, layer.c // layer.groups, layer.kernel, layer.kernel))
     out = conv_direct.output_size(layer.size, layer.kernel, layer.stride, (layer.pad, layer.pad), 1)
     result = TensorType(F32, (1, layer.o, out, out))
-    window = {
-        "strides": (layer.stride,) * 2, "pads": ((layer.pad,) * 2,) * 2, "dilations": (1, 1), "target": target,
-    }  # fmt: skip
+    window: dict[str, Any] = {
+        "strides": (layer.stride,) * 2,
+        "pads": ((layer.pad,) * 2,) * 2,
+        "dilations": (1, 1),
+        "target": target,
+    }
     plan: KernelPlan | None
     if layer.kind != "conv":
-        plan = pool.plan(x, result, mode=layer.kind, kernel=(layer.kernel,) * 2, **window)  # type: ignore[arg-type]
+        plan = pool.plan(
+            x, result, mode="max" if layer.kind == "max" else "sum", kernel=(layer.kernel,) * 2, **window
+        )
     elif layer.groups == layer.c:
-        plan = depthwise.plan(x, w, groups=layer.groups, **window)  # type: ignore[arg-type]
+        plan = depthwise.plan(x, w, groups=layer.groups, **window)
     else:
-        plan = conv_direct.plan(
-            x, w, groups=layer.groups, x_is_blocked_source=not layer.planar, **window  # type: ignore[arg-type]
-        )  # fmt: skip
+        plan = conv_direct.plan(x, w, groups=layer.groups, x_is_blocked_source=not layer.planar, **window)
     assert plan is not None, layer
     x = x.with_layout(plan.operand_layouts[0])
     # As in a network: the next convolution reads the result with a border of zeros.
@@ -152,7 +156,7 @@ def ours(layer: Layer) -> tuple[KernelPlan, Kernel, list[np.ndarray]]:
         w = w.with_layout(plan.operand_layouts[1])
         types.insert(1, w)
         module = depthwise if isinstance(plan, depthwise.Plan) else conv_direct
-        kernel = module.build("kernel", plan, x, w, result, epilogue)  # type: ignore[arg-type]
+        kernel = module.build("kernel", plan, x, w, result, epilogue)
     return plan, kernel, [aligned(t.layout.size(t.shape)) for t in types]
 
 
@@ -161,7 +165,9 @@ def theirs(layer: Layer) -> list[Call]:
     calls: list[Call] = []
     for memory in (torch.contiguous_format, torch.channels_last):
         x = torch.randn(1, layer.c, layer.size, layer.size).contiguous(memory_format=memory)
-        w = torch.randn(layer.o, layer.c // layer.groups, layer.kernel, layer.kernel).contiguous(memory_format=memory)
+        w = torch.randn(layer.o, layer.c // layer.groups, layer.kernel, layer.kernel).contiguous(
+            memory_format=memory
+        )
 
         def call(x: torch.Tensor = x, w: torch.Tensor = w) -> object:
             if layer.kind == "max":
@@ -196,7 +202,9 @@ def describe(plan: KernelPlan) -> str:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description="Time the convolution kernels beside PyTorch, on one thread.")
+    parser = argparse.ArgumentParser(
+        description="Time the convolution kernels beside PyTorch, on one thread."
+    )
     parser.add_argument("--filter", default="", help="only layers whose name contains this")
     parser.add_argument("--seconds", type=float, default=0.5, help="seconds a layer")
     parser.add_argument("--csv", action="store_true", help="comma-separated values")

@@ -1,18 +1,21 @@
-"""Direct 2-D convolution: a register tile of output vectors by output pixels, filled in one pass over the filter.
+"""Direct 2-D convolution: register tiles of output vectors by output pixels.
 
-    x       [N][C/W][H + pads][W + pads][W]              blocked, or any unblocked layout (planar, channels last)
-    w       [O/(V*W)][I/W][KH][KW][W][V*W]               (for unblocked x: [O/(V*W)][I][KH][KW][V*W])
+    x       [N][C/W][H + pads][W + pads][W]       blocked, or any unblocked layout (planar, channels last)
+    w       [O/(V*W)][I/W][KH][KW][W][V*W]        for unblocked x [O/(V*W)][I][KH][KW][V*W]
     result  in blocks of W channels, through the epilogue
 
-    for item (group of V output vectors x band of R rows):
-      for tile of R x T pixels:
-        acc[V][R*T] = 0                                  carried in registers by the loops below
-        for input block, kh, kw, channel of the block:
-          load V filter vectors; for every pixel: broadcast x, V multiply-adds
-        epilogue(acc)
+    for item (group of V output vectors x an area of some tiles):
+      for chain of input blocks:
+        for tile of R x T pixels of the area:
+          acc[V][R*T] = 0                         carried in registers by the loops below
+          for input block of the chain, kh, kw, channel of the block:
+            load V filter vectors; for every pixel: broadcast x, V multiply-adds
+          totals[tile] += acc
+      for tile of the area: epilogue(totals[tile])
 
-W is the vector width. Tiles never overlap: every output vector is computed and stored exactly once. Long sums are
-added up in blocks (`Plan.chain` blocks of input channels each), which keeps their rounding errors small.
+W is the vector width. A chain is short, which keeps rounding errors small and its filters in the first-level
+cache for all tiles of the area; where the whole reduction is one chain, there are no totals. Tiles never
+overlap: every output vector is computed and stored exactly once.
 """
 
 from collections.abc import Callable
@@ -36,13 +39,14 @@ CHAIN = 256
 """Products added up in one register before the sum moves on to a block's total."""
 
 
-STEP = 24
-"""Multiply-adds of the innermost loop, at least: more unrolling lets LLVM move loads far ahead, into spills."""
-
-
 @dataclass(frozen=True)
 class Plan(KernelPlan):
-    """The register tile and the loop order; see the module's docstring."""
+    """The register tile and the loops around it; see the module's docstring.
+
+    `vectors`, `rows` and `pixels` are V, R and T; `chain` counts input blocks; an area has up to `row_tiles`
+    by `column_tiles` tiles. `rows_outer`: all groups of an area are consecutive items, rather than all areas
+    of a group. `prefetch`: the next chain's filters are fetched while one is in use.
+    """
 
     template: ClassVar[str] = "conv_direct"
     lanes: int
@@ -86,9 +90,10 @@ def plan(
 ) -> Plan | None:
     """How to convolve x (N, C, H, W) with w (O, C/groups, KH, KW); pads are (before, after) by spatial axis.
 
-    `x_is_blocked_source` says that x can come in blocks of channels; otherwise it is read in its unblocked order
-    of axes. Applies to f32 and f64 with non-empty results and pads that are not negative; with groups, a group's
-    output channels must be whole vectors, and so must its input channels where x is blocked. Else None.
+    `x_is_blocked_source` says that x can come in blocks of channels; otherwise it is read in its unblocked
+    order of axes. Applies to f32 and f64 with non-empty results and pads that are not negative; with groups,
+    a group's output channels must be whole vectors, and so must its input channels where x is blocked. Else
+    None.
     """
     lanes = target.lanes(x.dtype.bits)
     if x.rank != 4 or w.rank != 4 or x.dtype.name not in FLOATS or w.dtype != x.dtype:
@@ -124,12 +129,13 @@ def plan(
         vectors=vectors,
         rows=rows,
         pixels=pixels,
-        unroll=max(STEP // (vectors * rows * pixels), 1),
+        # About as many multiply-adds a step as accumulators: with more, LLVM moves loads far ahead, into spills.
+        unroll=-(-(target.registers - 4) // (vectors * rows * pixels)),
         chain=-(-blocks_in // -(-blocks_in // chain)),
         row_tiles=min(max(tiles // column_tiles, 1), -(-height // rows)),
         column_tiles=column_tiles,
-        rows_outer=2 * weight_bytes <= target.l2 < x.elements * x.dtype.bytes,
-        prefetch=False,
+        rows_outer=2 * weight_bytes <= target.l2 < 2 * x.elements * x.dtype.bytes,
+        prefetch=weight_bytes > target.l2 // 2,
         fused=fuses(target),
         strides=strides,
         pads=pads,
@@ -154,10 +160,11 @@ def _choose_tile(
 ) -> tuple[int, int, int]:
     """(vectors, rows, pixels a row) of the tile that is estimated fastest.
 
-    A step of the reduction takes the longest of: multiply-adds at two a cycle, loads at two a cycle, the latency of
-    one multiply-add (four cycles), and filter vectors arriving from the second-level cache at 32 bytes a cycle.
+    A step of the reduction takes the longest of: multiply-adds at two a cycle, loads at two a cycle, the
+    latency of a multiply-add (four cycles), and filter vectors coming from the second-level cache at 32 bytes
+    a cycle.
     """
-    # Elsewhere than on x86 a multiply-add takes its broadcast from a lane: registers hold several pixels' channels.
+    # Elsewhere than on x86, multiply-adds broadcast a lane: registers hold channels of several pixels.
     registers = target.registers if target.triple.startswith("x86") else target.registers * 5 // 8
 
     def cycles(vectors: int, pixels: int) -> float:
@@ -195,9 +202,10 @@ def _choose_tile(
 def build(
     name: str, plan: Plan, x: TensorType, w: TensorType, result: TensorType, epilogue: Epilogue
 ) -> Kernel:
-    """The kernel of `plan`, with buffers x, w and the epilogue's; x and w in layouts that hold what the plan asks.
+    """The kernel of `plan`, with buffers x, w and the epilogue's.
 
-    Items are pairs of an output channel group and a band of rows. The epilogue gets whole vectors along axis 1.
+    x and w lie as the plan asks; x may have wider pads, else CompileError. Items are pairs of an output
+    channel group and an area. The epilogue gets whole vectors along axis 1.
     """
     check_pads(plan.operand_layouts[0], x)
     return _Builder(name, plan, x, w, result, epilogue).kernel()
@@ -215,7 +223,7 @@ def check_pads(needed: Layout, x: TensorType) -> None:
 
 @dataclass(frozen=True)
 class _Item:
-    """Which outputs an item computes: `vectors` vectors of a group; row tiles by band, column tiles by piece."""
+    """What an item computes: `vectors` vectors of a group, for a band of row tiles by a piece of columns."""
 
     image: Index
     group: Index
@@ -226,13 +234,13 @@ class _Item:
 
 @dataclass(frozen=True)
 class _Tile:
-    """A register tile: its first row and column, its size, and its place among the totals."""
+    """A register tile: its first row and column, its size, and its number in the item."""
 
     row: Index
     column: Index
     rows: int
     pixels: int
-    slot: Index
+    number: Index
 
 
 class _Builder:
@@ -309,14 +317,16 @@ class _Builder:
         def add_up(block: Index, _: list[Operand]) -> None:
             def visit(tile: "_Tile") -> None:
                 sums = self.reduce(item, tile, block, b.add(block, plan.chain))
+                slot = b.mul(tile.number, self.tile_size)
                 for offset, value in zip(places(tile), sums, strict=True):
-                    total = b.add(b.load(totals, tile.slot, lanes, offset=offset), value)
-                    b.store(totals, tile.slot, total, offset=offset)
+                    total = b.add(b.load(totals, slot, lanes, offset=offset), value)
+                    b.store(totals, slot, total, offset=offset)
 
             self.tiles(item, visit)
 
         def last(tile: "_Tile") -> None:
-            sums: list[Operand] = [b.load(totals, tile.slot, lanes, offset=offset) for offset in places(tile)]
+            slot = b.mul(tile.number, self.tile_size)
+            sums: list[Operand] = [b.load(totals, slot, lanes, offset=offset) for offset in places(tile)]
             if whole < blocks:
                 sums = list(map(b.add, sums, self.reduce(item, tile, whole, blocks)))
             self.finish(item, tile, sums)
@@ -339,7 +349,7 @@ class _Builder:
 
             def tile(pixels: int, skipped: int) -> Callable[[Index, list[Operand]], None]:
                 def body(number: Index, _: list[Operand]) -> None:
-                    slot = b.mul(b.add(slots, b.sub(number, left)), self.tile_size)
+                    slot = b.add(slots, b.sub(number, left))
                     column = b.add(b.mul(number, pixels), skipped)
                     visit(_Tile(b.mul(row, plan.rows), column, rows, pixels, slot))
 
@@ -386,7 +396,7 @@ class _Builder:
         def block(channels: int) -> Body:
             def body(index: Index, sums: list[Operand]) -> list[Operand]:
                 at_x, at_w = b.add(base, b.mul(index, x.outer[1])), b.add(filters, b.mul(index, w.outer[1]))
-                return self.window(at_x, at_w, channels, sums, item.vectors, places)
+                return self.window(at_x, at_w, channels, sums, item.vectors, places, tile.number)
 
             return body
 
@@ -397,7 +407,14 @@ class _Builder:
         return block(last)(b.sub(hi, 1), sums) if last else sums
 
     def window(
-        self, at_x: Index, at_w: Index, channels: int, sums: list[Operand], vectors: int, places: list[int]
+        self,
+        at_x: Index,
+        at_w: Index,
+        channels: int,
+        sums: list[Operand],
+        vectors: int,
+        places: list[int],
+        number: Index,
     ) -> list[Operand]:
         """Add one block of input channels over the whole filter window."""
         b, x, w, plan = self.b, self.x, self.w, self.plan
@@ -419,7 +436,19 @@ class _Builder:
                         )
             return sums
 
+        def prefetch(at_w: Index) -> None:
+            """The tile's share of the vectors at the same place of the next chain of input blocks."""
+            line = max(64 // w.type.bytes, 1)
+            share = -(-channels * vectors * plan.lanes // (line * plan.row_tiles * plan.column_tiles))
+            at = b.add(at_w, b.mul(number, share * line))
+            for k in range(share):
+                offset = w.origin + plan.chain * w.outer[1] + k * line
+                b.prefetch(self.w_buffer, at, offset=offset, locality=3)
+
         def column(at_x: Index, at_w: Index, sums: list[Operand]) -> list[Operand]:
+            if plan.prefetch:
+                prefetch(at_w)
+
             def channel(c: Index, sums: list[Operand]) -> list[Operand]:
                 return steps(
                     b.add(at_x, b.mul(c, x.inner[1])), b.add(at_w, b.mul(c, w.inner[1])), unroll, sums

@@ -64,8 +64,8 @@ def plan(
 ) -> Plan | None:
     """How to convolve x (N, C, H, W) with w (C, 1, KH, KW), one filter a channel.
 
-    Applies to f32 and f64 with groups = C = O, filters at most 7 wide, pads that are not negative and non-empty
-    results; else None.
+    Applies to f32 and f64 with groups = C = O, filters at most 7 wide, pads that are not negative and
+    non-empty results; else None.
     """
     lanes = target.lanes(x.dtype.bits)
     if x.rank != 4 or w.rank != 4 or x.dtype.name not in FLOATS or w.dtype != x.dtype:
@@ -105,9 +105,10 @@ def plan(
 def build(
     name: str, plan: Plan, x: TensorType, w: TensorType, result: TensorType, epilogue: Epilogue
 ) -> Kernel:
-    """The kernel of `plan`, with buffers x, w and the epilogue's; x and w in layouts that hold what the plan asks.
+    """The kernel of `plan`, with buffers x, w and the epilogue's.
 
-    Items are pairs of a channel block and a band of rows. The epilogue gets whole vectors along axis 1.
+    x and w lie as the plan asks; x may have wider pads, else CompileError. Items are pairs of a channel block
+    and a band of rows. The epilogue gets whole vectors along axis 1.
     """
     check_pads(plan.operand_layouts[0], x)
     lanes, (batch, channels, height, width) = plan.lanes, result.shape
@@ -139,7 +140,7 @@ def build(
         pixels: int,
         uses: list[tuple[int, int]],
     ) -> None:
-        """Load the vectors of input row `row` once; `uses` are the (output row, filter row) pairs it serves."""
+        """Load input row `row` once; `uses` are the (output row, filter row) pairs it serves."""
         for column in range((pixels - 1) * stride_x + (kernel[1] - 1) * dilation_x + 1):
             reached = [
                 (y * pixels + t, kh * kernel[1] + kw)

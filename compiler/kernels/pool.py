@@ -8,8 +8,8 @@
       for tile of T pixels whose windows are all inside in width, and each border pixel by itself:
         for kh in lo..hi: for kw (clipped where the tile was built): max or sum
 
-A window that lies wholly in the padding gives -infinity or 0. NaN propagates through both. Averages are sums scaled
-by the epilogue. Sums of long windows are added up row by row, in several partial sums a row.
+A window that lies wholly in the padding gives -infinity or 0. NaN propagates through both. Averages are sums
+scaled by the epilogue. Sums of long windows are added up row by row, in several partial sums a row.
 """
 
 from collections.abc import Callable
@@ -58,10 +58,11 @@ def plan(
     dilations: Pair,
     target: Target,
 ) -> Plan | None:
-    """How to pool x (N, C, H, W) to `result`, whose shape decides how many windows there are (rounded up or down).
+    """How to pool x (N, C, H, W) to `result`, whose shape says how many windows there are (rounded up or
+    down).
 
-    Windows are clipped to the input: padding counts as -infinity for "max" and 0 for "sum". Applies to f32 and f64
-    with non-empty results and pads that are not negative; else None.
+    Windows are clipped to the input: padding counts as -infinity for "max" and 0 for "sum". Applies to f32
+    and f64 with non-empty results and pads that are not negative; else None.
     """
     if x.rank != 4 or x.dtype.name not in FLOATS or result.dtype != x.dtype:
         return None
@@ -130,7 +131,7 @@ def build(name: str, plan: Plan, x: TensorType, result: TensorType, epilogue: Ep
         return whole
 
     def window_row(at: Index, row: int, pixels: int, length: int) -> list[Operand]:
-        """Each pixel's result over `length` elements of a row of its window; `at` is the tile's first element."""
+        """Each pixel's result over `length` elements of a row of its window, the tile's first one at `at`."""
         offset = view.origin + row * dilation_y * view.outer[2]
 
         def element(at: Index, pixel: int, kw: int) -> Operand:
@@ -186,8 +187,8 @@ def build(name: str, plan: Plan, x: TensorType, result: TensorType, epilogue: Ep
         """Which rows of the windows lie inside the input."""
         if all(span == rows[0] for span in rows):
             return rows[0]
-        # The smallest lo with row * stride - pad + lo * dilation >= 0, and the smallest hi that is outside or past
-        # the window: quotients rounded up, of numbers made positive first.
+        # The smallest lo with row * stride - pad + lo * dilation >= 0, and the smallest hi that is outside or
+        # past the window: quotients rounded up, of numbers made positive first.
         first = b.mul(row, stride_y)
         before, after = plan.pads[0][0], x.shape[2] + plan.pads[0][0]
         lo = b.min(b.div(b.add(b.max(b.sub(before, first), 0), dilation_y - 1), dilation_y), kernel_y)

@@ -40,10 +40,11 @@ def reference(x: Array, w: Array, strides: Pair, pads: Pads, dilations: Pair, gr
 
 
 def convolve(
-    x: Array, w: Array, target: Target, *, strides: Pair = (1, 1), pads: Pads = NONE, dilations: Pair = (1, 1),
-    groups: int = 1, blocked: bool = True, axes: tuple[int, ...] = (), extra: Pads = NONE,
+    x: Array, w: Array, target: Target, *, strides: Pair = (1, 1), pads: Pads = NONE,
+    dilations: Pair = (1, 1), groups: int = 1, blocked: bool = True, axes: tuple[int, ...] = (),
+    extra: Pads = NONE,
 ) -> tuple[Array, Kernel] | None:  # fmt: skip
-    """Our convolution, x with `extra` more zeros around than needed and the result with pads; None if refused."""
+    """Our convolution, x with `extra` more zeros around than needed, the result too; None if refused."""
     dtype = from_numpy(x.dtype)
     x_type, w_type = TensorType(dtype, x.shape, Layout(axes)), TensorType(dtype, w.shape)
     plan = conv_direct.plan(
@@ -172,7 +173,8 @@ def test_any(target: Target, data: st.DataObject) -> None:
     kernel, strides, dilations = (
         (draw(st.integers(1, most)), draw(st.integers(1, most))) for most in (4, 3, 3)
     )
-    pads = tuple((draw(st.integers(0, 3)), draw(st.integers(0, 3))) for _ in range(2))
+    top, bottom, left, right = (draw(st.integers(0, 3)) for _ in range(4))
+    pads = ((top, bottom), (left, right))
     size = tuple(
         max(draw(st.integers(1, 17)), (k - 1) * d + 1 - sum(pad))
         for k, d, pad in zip(kernel, dilations, pads, strict=True)
@@ -298,7 +300,8 @@ def test_main_tiles_do_not_spill(name: str) -> None:
         x, w = (t.with_layout(layout) for t, layout in zip((x, w), plan.operand_layouts, strict=True))
         kernel_ = conv_direct.build("conv", plan, x, w, result, StoreResult(View.of(result)))
         text = assembly(emit_module([kernel_.function], linkage=""), target)
-        # The totals lie on the stack too; innermost loops are the blocks of code that end in a jump to their start.
+        # The totals lie on the stack too; innermost loops are the blocks of code that end in a jump to their
+        # start.
         loops = re.findall(r"^(\.L\w+):\n((?:\t.*\n)*?)\tj\w+\t\1$", text, re.MULTILINE)
         inner = [body for _, body in loops if "vfmadd" in body]
         spilled = [line for body in inner for line in body.splitlines() if re.search("[yz]mm.*%r[sb]p", line)]

@@ -115,7 +115,8 @@ def test_any(target: Target, data: st.DataObject) -> None:
     kernel, strides, dilations = (
         (draw(st.integers(1, most)), draw(st.integers(1, most))) for most in (7, 3, 3)
     )
-    pads = tuple((draw(st.integers(0, 3)), draw(st.integers(0, 3))) for _ in range(2))
+    top, bottom, left, right = (draw(st.integers(0, 3)) for _ in range(4))
+    pads = ((top, bottom), (left, right))
     size = tuple(
         max(draw(st.integers(1, 17)), (k - 1) * d + 1 - sum(pad))
         for k, d, pad in zip(kernel, dilations, pads, strict=True)

@@ -25,8 +25,8 @@ def width_id(target: Target) -> str:
 
 
 def pooled(
-    x: Array, size: Pair, target: Target, mode: Mode, kernel: Pair, strides: Pair, pads: Pads, dilations: Pair,
-    extra: Pads,
+    x: Array, size: Pair, target: Target, mode: Mode, kernel: Pair, strides: Pair, pads: Pads,
+    dilations: Pair, extra: Pads,
 ) -> Array:  # fmt: skip
     """Our pooling; x lies among NaN, which must never be read."""
     dtype = from_numpy(x.dtype)
@@ -68,7 +68,7 @@ def expected(
     )
     windows = np.lib.stride_tricks.sliding_window_view(
         padded, [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)], axis=(2, 3)
-    )  # type: ignore[call-overload]
+    )
     chosen = windows[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]][
         :, :, : size[0], : size[1]
     ]
@@ -84,7 +84,8 @@ def check(
         have + sum(pad) - (k - 1) * d - 1
         for have, pad, k, d in zip(shape[2:], pads, kernel, dilations, strict=True)
     ]
-    size = tuple((-(-span // s) if up else span // s) + 1 for span, s in zip(spans, strides, strict=True))
+    high, wide = ((-(-span // s) if up else span // s) + 1 for span, s in zip(spans, strides, strict=True))
+    size = (high, wide)
     for mode in ("max", "sum"):
         got = pooled(x, size, target, mode, kernel, strides, pads, dilations, extra)
         want = expected(x, size, mode, kernel, strides, pads, dilations)
@@ -159,7 +160,8 @@ def test_any(target: Target, data: st.DataObject) -> None:
     kernel, strides, dilations = (
         (draw(st.integers(1, most)), draw(st.integers(1, most))) for most in (6, 3, 3)
     )
-    pads = tuple((draw(st.integers(0, 3)), draw(st.integers(0, 3))) for _ in range(2))
+    top, bottom, left, right = (draw(st.integers(0, 3)) for _ in range(4))
+    pads = ((top, bottom), (left, right))
     size = tuple(
         max(draw(st.integers(1, 17)), (k - 1) * d + 1 - sum(pad))
         for k, d, pad in zip(kernel, dilations, pads, strict=True)
@@ -191,8 +193,8 @@ def test_long_sums_keep_their_digits() -> None:
 def test_refusals() -> None:
     def plan(dtype: DType, shape: tuple[int, ...], pads: Pads = NONE) -> pool.Plan | None:
         return pool.plan(
-            TensorType(dtype, shape), TensorType(dtype, (*shape[:2], 2, 2)[: len(shape)]), mode="max", kernel=(2, 2),
-            strides=(1, 1), pads=pads, dilations=(1, 1), target=targets.host(),
+            TensorType(dtype, shape), TensorType(dtype, (*shape[:2], 2, 2)[: len(shape)]), mode="max",
+            kernel=(2, 2), strides=(1, 1), pads=pads, dilations=(1, 1), target=targets.host(),
         )  # fmt: skip
 
     assert plan(F32, (1, 4, 3, 3)) is not None
