@@ -114,6 +114,8 @@ class Builder:
         unified: list[Operand] = []
         for value in values:
             if not isinstance(value, (Var, Const)):
+                if isinstance(value, float) and not (type.is_float or value.is_integer()):
+                    raise TypeError(f"the number {value} beside a {type} in {self.name}")
                 unified.append(Const(type, value))
             elif value.type.scalar != type.scalar:
                 raise TypeError(f"operands of types {value.type} and {type} in {self.name}")
@@ -319,9 +321,11 @@ class Builder:
         return result
 
     def reduce(self, op: str, a: Operand) -> Operand:
-        """One scalar from all lanes: add mul min max and or."""
+        """One scalar from all lanes, of which there are a power of two: add mul min max and or."""
         if a.type.lanes == 1:
             return a
+        if a.type.lanes & (a.type.lanes - 1):
+            raise TypeError(f"reduction of a {a.type} in {self.name}, whose lanes are no power of two")
         result = self._new(a.type.scalar)
         self._block.append(nodes.ReduceLanes(result, op, a))
         return result

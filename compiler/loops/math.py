@@ -41,8 +41,7 @@ class _Format:
     # exp: (exp(r) - 1 - r) / r**2 for |r| <= ln 2 / 2; beyond the limits the result is 0 or infinity.
     exp_limits: tuple[float, float]
     exp: Polynomial
-    exp_ln2: tuple[float, float]  # the first part rounded to the format
-    ln2: tuple[float, float]  # the first part times an exponent is exact
+    ln2: tuple[float, float]  # the first part times an exponent is exact, without fma too
     # tanh: (tanh(r) - r) / r**3 in r**2, for |r| <= 0.625
     tanh: Polynomial
     # erf: (erf(r) - r) / r in r**2 up to the first limit; -log(1 - erf(r)) up to the second; then 1
@@ -69,7 +68,6 @@ _FORMATS = {
         root_half_bits=0x3F3504F3,
         exp_limits=(-104.0, 89.0),
         exp=(4.9999994e-01, 1.666652e-01, 4.166839e-02, 8.368782e-03, 1.3814707e-03),
-        exp_ln2=(0.6931472, -1.9046542e-09),
         ln2=(0.69314575, 1.4286068e-06),
         tanh=(-3.3333284e-01, 1.3331491e-01, -5.37435e-02, 2.06506e-02, -5.717063e-03),
         erf_limits=(0.921875, 4.0),
@@ -97,7 +95,6 @@ _FORMATS = {
             0.0013888888943928044, 0.00019841269505693093, 2.480149275707748e-05, 2.755758652073998e-06,
             2.763038071786555e-07, 2.5000220505169073e-08,
         ),
-        exp_ln2=(0.6931471805599453, 2.3190468138462996e-17),
         ln2=(0.693147180559663, 2.8235290563031577e-13),
         tanh=(
             -0.33333333333333315, 0.1333333333332989, -0.05396825396613442, 0.02186948847065512,
@@ -190,7 +187,7 @@ def _reduce(b: Builder, x: Operand, f: _Format) -> tuple[Operand, Operand, Opera
     x = b.select(b.compare("lt", largest, x), largest, x)
     shifted = b.fma(x, _LOG2_E, f.magic + 2 * f.bias)
     n = b.sub(shifted, f.magic + 2 * f.bias)
-    r = b.fma(n, -f.exp_ln2[1], b.fma(n, -f.exp_ln2[0], x))
+    r = b.fma(n, -f.ln2[1], b.fma(n, -f.ln2[0], x))
     # The low bits are n + 2 * bias; each half of that is the biased exponent of one power.
     whole = b.bitcast(shifted, f.bits)
     half = b.shr(whole, 1)

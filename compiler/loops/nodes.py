@@ -24,7 +24,7 @@ class Type:
     """A scalar (`lanes` 1) or a vector.
 
     Kinds: "f" IEEE float, "bf" bfloat, "i" signed, "u" unsigned, "b" bool (one bit in registers), "n" index:
-    64 bits that never overflow and are never divided where negative. Lanes are a power of two.
+    64 bits that never overflow and are never divided where negative.
     """
 
     kind: Kind
@@ -194,7 +194,8 @@ class Broadcast(Instr):
 class ReduceLanes(Instr):
     """One scalar from all lanes: add mul min max and or.
 
-    The upper half is combined with the lower until one lane is left, so floats round alike everywhere.
+    The lower half is combined with the upper until one lane is left, so floats round alike everywhere; lanes
+    are a power of two.
     """
 
     result: Var

@@ -70,6 +70,15 @@ def test_mixed_types_are_refused() -> None:
         b.for_(0, b.scalar("n"), lambda i, c: [], carried=[b.const(1.0, F32)])
 
 
+def test_numbers_that_do_not_fit_are_refused() -> None:
+    b = Builder("f")
+    with pytest.raises(TypeError, match=r"the number 0\.5 beside a index in f"):
+        b.add(b.scalar("i"), 0.5)
+    three = b.vector_const([1, 2, 3], F32)
+    with pytest.raises(TypeError, match="reduction of a f32x3 in f, whose lanes are no power of two"):
+        b.reduce("add", three)
+
+
 def test_tiles_and_lanes_cover_the_range_once() -> None:
     seen: list[tuple[object, int]] = []
     b = Builder("f")
