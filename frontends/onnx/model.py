@@ -30,14 +30,14 @@ from onnx import (
 
 from tilewright.compiler.ir import DType
 from tilewright.errors import ModelError, ResourceError, TilewrightError
-from tilewright.frontends.onnx.tensors import Tensor, TensorReader, dtype_of, map_file, type_name
+from tilewright.frontends.onnx.tensors import Tensor, TensorReader, dtype_of, map_file, text, type_name
 from tilewright.frontends.onnx.wire import Damaged, split
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | ModelProto
 Dim = int | str | None
 
-MAX_NODES = 1_000_000
-"""A model may have no more nodes once its functions are expanded: nested calls can ask for any number."""
+MAX_NODES = 100_000
+"""Functions may not expand to more nodes: nested calls in a small file can ask for any number."""
 
 MAX_CALL_DEPTH = 64
 
@@ -126,7 +126,7 @@ def read_model(source: Source, *, folder: str | os.PathLike[str] | None = None, 
         error.model = name
         raise
     except UnicodeDecodeError:
-        raise ModelError("a name in it is not UTF-8 text; the file is damaged, export it again", model=name) from None
+        raise ModelError("an attribute in it is not UTF-8 text; the file is damaged, export it again", model=name) from None
 
 
 def _open(path: Path) -> memoryview:
@@ -194,21 +194,21 @@ class _Reader:
         if not opsets:
             raise ModelError("is not a complete ONNX model: it names no operator set; export it again")
         for function in proto.functions:
-            self.functions[_domain(function.domain), function.name, function.overload] = function
+            self.functions[_domain(function.domain), text(function.name), text(function.overload)] = function
         initializers = {
-            tensor.name: self.tensors.read(tensor, payload)
+            text(tensor.name): self.tensors.read(tensor, payload)
             for tensor, payload in zip(graph.initializer, payloads, strict=True)
         }
         for sparse in graph.sparse_initializer:
-            tensor = sparse.values
-            initializers[tensor.name] = Tensor(tensor.name, "sparse tensor", tuple(sparse.dims), None)
+            sparse_name = text(sparse.values.name)
+            initializers[sparse_name] = Tensor(sparse_name, "sparse tensor", tuple(sparse.dims), None)
         if len(initializers) != len(graph.initializer) + len(graph.sparse_initializer):
             raise ModelError(f"two initialisers are called '{_repeated(graph)}'")
         for index, node in enumerate(graph.node):
-            self.add(node, opsets, node.name or f"{node.op_type}_{index}", depth=0)
-        inputs = tuple(_port(info) for info in graph.input if info.name not in initializers)
+            self.add(node, opsets, text(node.name) or f"{text(node.op_type)}_{index}", depth=0)
+        inputs = tuple(_port(info) for info in graph.input if text(info.name) not in initializers)
         outputs = tuple(_port(info) for info in graph.output)
-        return Model(name, graph.name, opsets, tuple(self.nodes), initializers, inputs, outputs)
+        return Model(name, text(graph.name), opsets, tuple(self.nodes), initializers, inputs, outputs)
 
     def add(
         self,
@@ -223,7 +223,7 @@ class _Reader:
 
         Inside a function, `tensors` renames its tensors and `given` are the attributes of the call.
         """
-        inputs, outputs = tuple(node.input), tuple(node.output)
+        inputs, outputs = tuple(map(text, node.input)), tuple(map(text, node.output))
         if tensors is not None:
             inputs, outputs = (tuple(tensors.get(tensor, "") for tensor in side) for side in (inputs, outputs))
         attributes = {}
@@ -233,16 +233,16 @@ class _Reader:
                 if given is None or value.name not in given:
                     continue  # the caller left it out: the operator's default holds
                 value = given[value.name]
-            attributes[attribute.name] = value
+            attributes[text(attribute.name)] = value
         domain = _domain(node.domain)
-        function = self.functions.get((domain, node.op_type, node.overload))
+        function = self.functions.get((domain, node.op_type, text(node.overload)))
         if function is not None:
             self.expand(function, name, inputs, outputs, attributes, depth)
             return
-        if len(self.nodes) >= MAX_NODES:
-            raise ResourceError(f"the model has more than {MAX_NODES} nodes once its functions are expanded")
+        if depth and len(self.nodes) >= MAX_NODES:
+            raise ResourceError(f"its functions expand to more than {MAX_NODES} nodes")
         opset = opsets.get(domain, 0)
-        self.nodes.append(Node(name, node.op_type, domain, opset, inputs, outputs, attributes))
+        self.nodes.append(Node(name, text(node.op_type), domain, opset, inputs, outputs, attributes))
 
     def expand(
         self,
@@ -264,17 +264,17 @@ class _Reader:
                 f"the call passes {len(inputs)} and {len(outputs)}",
                 node=name,
             )
-        given = {default.name: self.attribute(default) for default in function.attribute_proto} | dict(attributes)
+        given = {text(default.name): self.attribute(default) for default in function.attribute_proto} | dict(attributes)
         tensors = {"": ""}
         for inner in function.node:
-            tensors |= {tensor: f"{name}/{tensor}" for tensor in inner.output if tensor}
-        tensors |= dict.fromkeys(function.input, "") | dict(zip(function.input, inputs, strict=False))
+            tensors |= {text(tensor): f"{name}/{tensor}" for tensor in inner.output if tensor}
+        tensors |= dict.fromkeys(map(text, function.input), "") | dict(zip(function.input, inputs, strict=False))
         opsets = {_domain(entry.domain): entry.version for entry in function.opset_import}
         for formal, actual in zip(function.output, outputs, strict=False):
-            if formal not in function.input:
+            if text(formal) not in function.input:
                 tensors[formal] = actual or f"{name}/{formal}"
         for index, inner in enumerate(function.node):
-            inner_name = f"{name}/{inner.name or f'{inner.op_type}_{index}'}"
+            inner_name = f"{name}/{text(inner.name) or f'{inner.op_type}_{index}'}"
             self.add(inner, opsets, inner_name, depth + 1, tensors, given)
         for formal, actual in zip(function.output, outputs, strict=False):
             if formal in function.input and actual:  # an input handed through
@@ -284,7 +284,7 @@ class _Reader:
     def attribute(self, proto: AttributeProto) -> Attribute:
         """The value of an attribute."""
         if proto.ref_attr_name:
-            return Reference(proto.ref_attr_name)
+            return Reference(text(proto.ref_attr_name))
         match proto.type:
             case AttributeProto.FLOAT:
                 return float(proto.f)
@@ -308,7 +308,7 @@ class _Reader:
 def _port(info: ValueInfoProto) -> Port:
     """A declared input or output."""
     if info.type.WhichOneof("value") != "tensor_type":
-        return Port(info.name, None, str(info.type.WhichOneof("value") or "no type").removesuffix("_type"), None)
+        return Port(text(info.name), None, str(info.type.WhichOneof("value") or "no type").removesuffix("_type"), None)
     tensor = info.type.tensor_type
     dims: list[Dim] | None = None
     if tensor.HasField("shape"):
@@ -317,14 +317,14 @@ def _port(info: ValueInfoProto) -> Port:
             if dim.HasField("dim_value") and dim.dim_value >= 0:
                 dims.append(int(dim.dim_value))
             else:  # exporters write -1 for an unknown dimension, too
-                dims.append(dim.dim_param or None)
+                dims.append(text(dim.dim_param) or None)
     dtype = dtype_of(tensor.elem_type)
-    return Port(info.name, dtype, type_name(tensor.elem_type), None if dims is None else tuple(dims))
+    return Port(text(info.name), dtype, type_name(tensor.elem_type), None if dims is None else tuple(dims))
 
 
 def _domain(domain: str) -> str:
     """ONNX's own operators have two names for their domain."""
-    return "" if domain == "ai.onnx" else domain
+    return "" if text(domain) == "ai.onnx" else domain
 
 
 def _repeated(graph: GraphProto) -> str:
@@ -332,7 +332,7 @@ def _repeated(graph: GraphProto) -> str:
     tensors: list[TensorProto] = [*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer)]
     for tensor in tensors:
         if tensor.name in seen:
-            return tensor.name
+            return text(tensor.name)
         seen.add(tensor.name)
     return ""
 

@@ -108,6 +108,8 @@ def _cycle(before: Mapping[int, set[int]], left: set[int]) -> list[int]:
     while True:
         index = min(before[path[-1]] & left)
         if index in seen:
-            return path[seen[index] :][::-1]
+            cycle = path[seen[index] :][::-1]
+            first = cycle.index(min(cycle))
+            return cycle[first:] + cycle[:first]
         seen[index] = len(path)
         path.append(index)

@@ -55,6 +55,13 @@ def type_name(element_type: int) -> str:
     return ELEMENT_TYPES.get(element_type, f"type {element_type}")
 
 
+def text(value: str) -> str:
+    """A string of a message; protobuf gives the bytes of one that is not UTF-8, which is refused."""
+    if not isinstance(value, str):
+        raise ModelError(f"the name {value!r} in it is not UTF-8 text; the file is damaged, export it again")
+    return value
+
+
 @dataclass(frozen=True, eq=False)
 class Tensor:
     """A constant of a model. `array` is None where Tilewright has no such element type (`type_name`)."""
@@ -74,7 +81,7 @@ class TensorReader:
 
     def read(self, proto: TensorProto, payload: memoryview | None = None) -> Tensor:
         """The tensor of `proto`; `payload` is its raw data if they were split off."""
-        name, kind, shape = proto.name, type_name(proto.data_type), tuple(proto.dims)
+        name, kind, shape = text(proto.name), type_name(proto.data_type), tuple(proto.dims)
         dtype = dtype_of(proto.data_type)
         if proto.data_type == TensorProto.UNDEFINED or proto.data_type not in ELEMENT_TYPES:
             raise ModelError(f"tensor '{name}' has the unknown element type {proto.data_type}")
@@ -103,7 +110,7 @@ class TensorReader:
 
     def _external(self, proto: TensorProto, size: int) -> memoryview:
         """The bytes of a tensor that lie in another file."""
-        entries = {entry.key: entry.value for entry in proto.external_data}
+        entries = {text(entry.key): text(entry.value) for entry in proto.external_data}
         location = entries.get("location", "")
         file = self._file(proto.name, location)
         try:

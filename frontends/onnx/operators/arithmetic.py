@@ -7,7 +7,7 @@ import numpy as np
 
 from tilewright.compiler.ir import DType, Value
 from tilewright.compiler.ops import composites
-from tilewright.errors import UnsupportedError
+from tilewright.errors import GraphError, UnsupportedError
 from tilewright.frontends.onnx.operators.table import Call, operator
 from tilewright.frontends.onnx.tensors import dtype_of, type_name
 
@@ -57,7 +57,10 @@ def tan(call: Call) -> Value:
 @operator("IsInf", since=10)
 def is_inf(call: Call) -> Value:
     negative, positive = (bool(call.integer(f"detect_{sign}", 1)) for sign in ("negative", "positive"))
-    return composites.is_inf(call.g, call.operand(0), negative, positive)
+    x = call.operand(0)
+    if not x.type.dtype.is_float:
+        raise GraphError(f"operand 0 is {x.type}; only floats can be infinite")
+    return composites.is_inf(call.g, x, negative, positive)
 
 
 @operator("Pow", since=7)

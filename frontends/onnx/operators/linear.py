@@ -108,10 +108,14 @@ def conv_transpose(call: Call) -> Value:
     kernel = _kernel(call, w, count)
     strides, dilations = _per_axis(call, "strides", count), _per_axis(call, "dilations", count)
     extra = call.integers("output_padding") or (0,) * count
+    if len(extra) != count or any(elements < 0 for elements in extra):
+        raise GraphError(f"attribute 'output_padding' is {extra}; the operand has {count} spatial axes")
     mode = call.text("auto_pad", "NOTSET")
     wanted = call.integers("output_shape")
     if wanted is not None:
         wanted = wanted[-count:]  # some exporters give all dimensions
+        if len(wanted) != count or any(dim < 0 for dim in wanted):
+            raise GraphError(f"attribute 'output_shape' is {wanted}; the operand has {count} spatial axes")
     elif mode in ("SAME_UPPER", "SAME_LOWER"):
         wanted = tuple(dim * stride for dim, stride in zip(size, strides, strict=True))
     if wanted is None:
@@ -187,11 +191,18 @@ def average_pool(call: Call) -> Value:
     return composites.avg_pool(call.g, p.x, p.kernel, p.strides, p.pads, p.dilations, p.ceil_mode, included)
 
 
+def _norm(call: Call) -> int:
+    p = call.integer("p", 2)
+    if p < 1:
+        raise GraphError(f"attribute 'p' is {p}; it counts from 1")
+    return p
+
+
 @operator("LpPool", since=2)
 def lp_pool(call: Call) -> Value:
     p = _pooling(call)
     return composites.lp_pool(
-        call.g, p.x, p.kernel, p.strides, p.pads, p.dilations, p.ceil_mode, call.integer("p", 2)
+        call.g, p.x, p.kernel, p.strides, p.pads, p.dilations, p.ceil_mode, _norm(call)
     )
 
 
@@ -214,4 +225,4 @@ def global_lp_pool(call: Call) -> Value:
     """One window as large as the map."""
     x = call.operand(0)
     ones, pads = (1,) * len(_spatial(x)), ((0, 0),) * len(_spatial(x))
-    return composites.lp_pool(call.g, x, _spatial(x), ones, pads, p=call.integer("p", 2))
+    return composites.lp_pool(call.g, x, _spatial(x), ones, pads, p=_norm(call))

@@ -6,6 +6,7 @@ from typing import cast
 
 from tilewright.compiler.ir import Value
 from tilewright.compiler.ops import composites
+from tilewright.compiler.ops.builder import FOLD_LIMIT
 from tilewright.compiler.ops.registry import MAX_ELEMENTS
 from tilewright.compiler.ops.resizing import Policy
 from tilewright.errors import GraphError, ResourceError
@@ -33,8 +34,10 @@ def _resize(
     roi: Sequence[tuple[float, float]] | None = None,
 ) -> Value:
     kept = prod(dim for axis, dim in enumerate(x.type.shape) if axis not in axes)
-    if kept * prod(sizes) > MAX_ELEMENTS:
-        raise ResourceError(f"the result would have axes of {tuple(sizes)}, more than 2**36 elements")
+    if kept * prod(sizes) > MAX_ELEMENTS or max(sizes, default=0) > FOLD_LIMIT:
+        raise ResourceError(
+            f"the result would have axes of {tuple(sizes)}, more than 2**36 elements or 2**28 along an axis"
+        )
     return composites.resize(call.g, x, axes, sizes, how, scales, roi)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from tilewright.compiler.ir import Value
 from tilewright.compiler.ops import composites
-from tilewright.compiler.ops.registry import MAX_ELEMENTS
+from tilewright.compiler.ops.builder import FOLD_LIMIT
 from tilewright.errors import GraphError, ResourceError, UnsupportedError
 from tilewright.frontends.onnx.operators.table import Call, operator
 from tilewright.frontends.onnx.tensors import dtype_of, type_name
@@ -76,8 +76,8 @@ def range_(call: Call) -> Value:
     if not all(np.isfinite(number) for number in (start, limit, delta)):
         raise GraphError(f"start, limit and delta are {start}, {limit} and {delta}; they must be finite")
     count = max(ceil((limit - start) / delta), 0)
-    if count > MAX_ELEMENTS:
-        raise ResourceError(f"it would have {count} elements")
+    if count > FOLD_LIMIT:
+        raise ResourceError(f"it would have {count} elements, more than 2**28")
     with np.errstate(over="ignore"):
         return call.g.constant((arrays[0] + np.arange(count) * arrays[2]).astype(arrays[0].dtype))
 
@@ -349,6 +349,8 @@ def one_hot(call: Call) -> Value:
         raise GraphError(f"the depth is {depths}; it takes one positive number")
     if values.type.shape != (2,):
         raise GraphError(f"the values have shape {values.type.shape}; they take (off, on)")
+    if depths[0] > FOLD_LIMIT:
+        raise ResourceError(f"the depth is {depths[0]}, more than 2**28")
     depth, rank = int(depths[0]), indices.type.rank + 1
     axis = call.axis(call.integer("axis", -1), rank)
     shape = (*indices.type.shape[:axis], 1, *indices.type.shape[axis:])
