@@ -10,9 +10,13 @@ import torch
 from numpy.typing import NDArray
 from support import run
 
+from tilewright.compiler.codegen.llvm import emit_module
+from tilewright.compiler.codegen.object import compile_module
 from tilewright.compiler.loops import math
 from tilewright.compiler.loops.builder import Builder
 from tilewright.compiler.loops.nodes import F16, F32, F64, I32, Function, Operand, Type
+from tilewright.compiler.targets import by_name
+from tilewright.runtime.jit import undefined_symbols
 
 Array = NDArray[Any]
 LIMITS = {  # measured, in units in the last place; the documentation of the module gives the same
@@ -175,3 +179,12 @@ def test_integers_are_refused() -> None:
         math.exp(b, b.scalar("x", I32))
     with pytest.raises(TypeError, match="pow of f32 and f64 in f"):
         math.pow(b, b.scalar("x", F32), b.scalar("y", F64))
+
+
+@pytest.mark.parametrize("type", [F32, F64], ids=str)
+@pytest.mark.parametrize("target", ["x86-64-v3", "x86-64-v4", "aarch64"])
+def test_nothing_is_called(target: str, type: Type) -> None:
+    row = by_name(target)
+    functions = [elementwise(name, type, row.lanes(type.bits), 37) for name in LIMITS]
+    functions.append(elementwise("pow", type, row.lanes(type.bits), 37, operands=2))
+    assert undefined_symbols(compile_module(emit_module(functions, linkage=""), row)) == []
