@@ -26,6 +26,7 @@ from tilewright.compiler.passes.fuse import fuse
 from tilewright.compiler.passes.layout import assign_layouts
 from tilewright.compiler.passes.memory import ALIGNMENT, Place, find_aliases, is_placed, plan_memory
 from tilewright.compiler.passes.own_outputs import own_outputs
+from tilewright.compiler.passes.pair_resamples import pair_resamples
 from tilewright.compiler.passes.select import select
 from tilewright.compiler.targets import Target
 from tilewright.errors import ResourceError
@@ -43,6 +44,7 @@ STAGES: tuple[Stage, ...] = (
     ("fold", lambda graph, target: remove_dead(fold_constants(graph))),
     ("cse", lambda graph, target: merge_equal(graph)),
     ("fold-scales", lambda graph, target: remove_dead(fold_scales(graph))),
+    ("pair-resamples", lambda graph, target: pair_resamples(graph)),
     ("own-outputs", lambda graph, target: own_outputs(graph)),
     ("select", select),
     ("layout", lambda graph, target: assign_layouts(graph)),

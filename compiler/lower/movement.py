@@ -9,12 +9,13 @@ from itertools import product
 from typing import Any
 
 from tilewright.compiler.ir import Node, Shape, TensorType, Value
-from tilewright.compiler.kernels import argreduce, gather, resample
+from tilewright.compiler.kernels import argreduce, gather, resample, resize2d
 from tilewright.compiler.kernels.kernel import loop_type
 from tilewright.compiler.kernels.nest import Constant, Expr, Input, Nest, Output, Region, build
 from tilewright.compiler.lower.context import Lowering, lowering
 from tilewright.compiler.lower.index_maps import Along, IndexMap, Unfit, access_of
 from tilewright.compiler.lower.nests import Window, array_of, filled, identity_map, window_regions
+from tilewright.compiler.ops.gather import Resample
 from tilewright.compiler.ops.movement import source_indices
 from tilewright.errors import CompileError
 
@@ -238,3 +239,30 @@ def lower_argreduce(state: Lowering, node: Node) -> None:
     _call(state, node, node.op, argreduce.build, [o.type for o in node.operands], options)
 
 
+@lowering("template:resize2d")
+def lower_resize2d(state: Lowering, node: Node) -> None:
+    """Both image axes in one kernel; the pass that joined them has checked the tables."""
+    node = node.body[0] if node.body else node
+    plan: Any = node.plan
+    x, index_h, _, index_w, _ = (operand.type for operand in node.operands)
+    result = node.results[0].type
+    kernel = state.kernel(
+        "resize2d",
+        (plan, x, index_h, index_w, result),
+        lambda name: resize2d.build(name, plan, x, index_h, index_w, result),
+    )
+    state.call(kernel, (*node.operands, node.results[0]), node, "resize2d")
+
+
+@lowering("resample2d")
+def lower_resample2d(state: Lowering, node: Node) -> None:
+    """One axis after the other, where no kernel does both."""
+    x, index_h, weight_h, index_w, weight_w = node.operands
+    _row_major(node)
+    shape = (*x.type.shape[:2], index_h.type.shape[0], x.type.shape[3])
+    rows = state.scratch(TensorType(x.type.dtype, shape))
+    for axis, operands, result in (
+        (2, (x, index_h, weight_h), rows),
+        (3, (rows, index_w, weight_w), node.results[0]),
+    ):
+        lower_resample(state, Node("resample", operands, (result,), Resample(axis), node.source))

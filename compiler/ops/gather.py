@@ -3,6 +3,7 @@
     gather{axis}            x, indices (integers, any shape): whole slices of x, as numpy.take
     gather_elements{axis}   x, indices (integers, x's rank): single elements, as numpy.take_along_axis
     resample{axis}          x, index i64 (n, taps), weight (n, taps): weighted sums of x's slices
+    resample2d              x (N, C, H, W), index and weight of H, index and weight of W: both axes at once
 
 Negative indices count from the end; indices beyond either end are clamped, so nothing outside is ever read.
 """
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tilewright.compiler.ir import I64, Attrs, TensorType
+from tilewright.compiler.ir import I64, Attrs, NoAttrs, TensorType
 from tilewright.compiler.ir.graph import Array
 from tilewright.compiler.ops.checks import check_axis, check_count, check_dtype
 from tilewright.compiler.ops.registry import primitive
@@ -121,3 +122,22 @@ def _reference_resample(attrs: Resample, x: Array, index: Array, weight: Array) 
 
 
 primitive("resample", family="gather", attrs=Resample, infer=_infer_resample, reference=_reference_resample)
+
+
+def _infer_resample2d(attrs: NoAttrs, *types: TensorType) -> tuple[TensorType, ...]:
+    check_count(types, 5)
+    x, index_h, weight_h, index_w, weight_w = types
+    if x.rank != 4:
+        raise GraphError(f"operand 0 has shape {x.shape}; expected 4 dimensions")
+    (rows,) = _infer_resample(Resample(2), x, index_h, weight_h)
+    return _infer_resample(Resample(3), rows, index_w, weight_w)
+
+
+def _reference_resample2d(
+    attrs: NoAttrs, x: Array, index_h: Array, weight_h: Array, index_w: Array, weight_w: Array
+) -> tuple[Array]:
+    (rows,) = _reference_resample(Resample(2), x, index_h, weight_h)
+    return _reference_resample(Resample(3), rows, index_w, weight_w)
+
+
+primitive("resample2d", family="gather", infer=_infer_resample2d, reference=_reference_resample2d)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tilewright.compiler.ir import ROW_MAJOR, Graph, Layout, Node, Value
-from tilewright.compiler.kernels import conv_direct, conv_planar, depthwise, gemm, gemv, pool, pool_planar
+from tilewright.compiler.kernels import conv_direct, conv_planar, depthwise, gemm, gemv, pool, pool_planar, resize2d
 from tilewright.compiler.kernels.kernel import KernelPlan
 from tilewright.compiler.ops import PRIMITIVES
 from tilewright.compiler.ops.contraction import Conv
@@ -74,12 +74,12 @@ def _pool(node: Node, blocked: set[Value], target: Target) -> Plan:
     assert isinstance(node.attrs, Pool)
     attrs = node.attrs
     (x,) = node.operands
-    how = {"kernel": attrs.kernel, "strides": attrs.strides, "dilations": attrs.dilations, "pads": attrs.pads}
+    kinds = {"kernel": attrs.kernel, "strides": attrs.strides, "dilations": attrs.dilations, "pads": attrs.pads}
     mode = "max" if node.op == "max_pool" else "sum"
     plan: Plan = None
     if x in blocked:
-        plan = pool.plan(x.type, node.result.type, mode=mode, **how, target=target)
-    return plan or pool_planar.plan(x.type, kind=mode, **how, target=target)
+        plan = pool.plan(x.type, node.result.type, mode=mode, **kinds, target=target)
+    return plan or pool_planar.plan(x.type, node.result.type, mode=mode, **kinds, target=target)
 
 
 def _elementwise(node: Node, blocked: set[Value], target: Target) -> Plan:
@@ -122,10 +122,16 @@ def _reduce(node: Node, blocked: set[Value], target: Target) -> Plan:
     return KernelPlan((layout,), layout)
 
 
+def _resample2d(node: Node, blocked: set[Value], target: Target) -> Plan:
+    x, index_h, _, index_w, _ = node.operands
+    return resize2d.plan(x.type, index_h.type, index_w.type, blocked=x in blocked, target=target)
+
+
 _CHOICES: dict[str, Callable[[Node, set[Value], Target], Plan]] = {
     "conv": _conv,
     "max_pool": _pool,
     "sum_pool": _pool,
     "concat": _concat,
+    "resample2d": _resample2d,
     **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod"), _reduce),
 }

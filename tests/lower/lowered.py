@@ -38,7 +38,8 @@ def run_lowered(graph: Graph, inputs: Sequence[Array], target: Target, *, split:
     """The outputs, row-major; with `split`, items run in random ranges in random order."""
     state = Lowering(graph, target)
     for node in graph.nodes:
-        LOWERINGS[node.op](state, node)
+        templated = node.plan is not None and node.plan.template
+        LOWERINGS[f"template:{node.plan.template}" if templated else node.op](state, node)
     buffers: dict[Value, Array] = {}
     for value, array in [*zip(graph.inputs, inputs, strict=True), *graph.constants.items()]:
         array = np.asarray(array)
