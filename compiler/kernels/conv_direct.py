@@ -38,6 +38,9 @@ FLOATS = ("f32", "f64")
 CHAIN = 256
 """Products added up in one register before the sum moves on to a block's total."""
 
+ITEMS = 8
+"""The least number of items, where there are so many tiles: threads share them."""
+
 
 @dataclass(frozen=True)
 class Plan(KernelPlan):
@@ -121,7 +124,12 @@ def plan(
     chain = max(CHAIN // (kernel[0] * kernel[1] * block), 1)
     tile_bytes = vectors * rows * pixels * lanes * x.dtype.bytes
     tiles = max(target.l1 // 2 // tile_bytes, 1)
-    column_tiles = min(sum(split(width, pixels)[1:]), tiles)
+    column_tiles = split(sum(split(width, pixels)[1:]), tiles)[0]
+    bands = -(-height // rows)
+    row_tiles = split(bands, max(tiles // column_tiles, 1))[0]
+    # Enough items to share, even where each then reads its filters for fewer pixels.
+    while row_tiles > 1 and x.shape[0] * -(-blocks // vectors) * groups * -(-bands // row_tiles) < ITEMS:
+        row_tiles = -(-row_tiles // 2)
     return Plan(
         operand_layouts=(x_layout.with_pads(x_pads), Layout(blocks=w_blocks)),
         result_layout=Layout(blocks=((1, lanes),)),
@@ -129,10 +137,10 @@ def plan(
         vectors=vectors,
         rows=rows,
         pixels=pixels,
-        # About as many multiply-adds a step as accumulators: with more, LLVM moves loads far ahead, into spills.
+        # About as many multiply-adds a step as accumulators: with more, LLVM moves loads ahead, into spills.
         unroll=-(-(target.registers - 4) // (vectors * rows * pixels)),
         chain=-(-blocks_in // -(-blocks_in // chain)),
-        row_tiles=min(max(tiles // column_tiles, 1), -(-height // rows)),
+        row_tiles=row_tiles,
         column_tiles=column_tiles,
         rows_outer=2 * weight_bytes <= target.l2 < 2 * x.elements * x.dtype.bytes,
         prefetch=weight_bytes > target.l2 // 2,

@@ -28,6 +28,7 @@ from tilewright.compiler.kernels.conv_direct import (
     split,
 )
 from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
+from tilewright.compiler.kernels.tiles import fuses, multiply_add
 from tilewright.compiler.loops import Builder, Index, Operand
 from tilewright.compiler.targets import Target
 
@@ -47,6 +48,7 @@ class Plan(KernelPlan):
     pixels: int
     band: int
     window: bool
+    fused: bool
     strides: Pair
     pads: Pads
     dilations: Pair
@@ -96,6 +98,7 @@ def plan(
         pixels=pixels,
         band=band,
         window=window,
+        fused=fuses(target),
         strides=strides,
         pads=pads,
         dilations=dilations,
@@ -154,7 +157,7 @@ def build(
             offset = origin + row * x_view.outer[2] + column * x_view.outer[3]
             value = b.load(x_buffer, at, lanes, offset=offset)
             for place, tap in reached:
-                sums[place] = b.fma(value, taps[tap], sums[place])
+                sums[place] = multiply_add(b, value, taps[tap], sums[place], plan.fused)
 
     def sums_of_tile(
         block: Index, at: Index, filters: list[Operand], rows: int, pixels: int

@@ -14,13 +14,14 @@ from support import Array
 
 from tilewright.compiler import targets
 from tilewright.compiler.codegen.llvm import emit_module
-from tilewright.compiler.codegen.object import assembly
+from tilewright.compiler.codegen.object import assembly, compile_module
 from tilewright.compiler.ir.types import F32, F64, DType, Layout, TensorType, from_numpy
 from tilewright.compiler.kernels import conv_direct
 from tilewright.compiler.kernels.conv_direct import Pads, Pair
 from tilewright.compiler.kernels.kernel import Kernel, StoreResult, View
 from tilewright.compiler.targets import Target
 from tilewright.errors import CompileError
+from tilewright.runtime.jit import undefined_symbols
 
 NONE: Pads = ((0, 0), (0, 0))
 SAME: Pads = ((1, 1), (1, 1))
@@ -271,42 +272,42 @@ def test_missing_zeros_are_an_error() -> None:
         conv_direct.build("conv", plan, bare, w, result, StoreResult(View.of(result)))
 
 
-@pytest.mark.parametrize("name", ["x86-64-v4", "x86-64-v3"])
-def test_main_tiles_do_not_spill(name: str) -> None:
+def text_for(
+    target: Target, size: int, channels: int, outputs: int, kernel: int
+) -> tuple[conv_direct.Plan, str]:
+    """The LLVM IR of a layer made for `target`, which need not be this machine."""
+    x, w = TensorType(F32, (1, channels, size, size)), TensorType(F32, (outputs, channels, kernel, kernel))
+    pad = (kernel // 2, kernel // 2)
+    plan = conv_direct.plan(
+        x, w, strides=(1, 1), pads=(pad, pad), dilations=(1, 1), groups=1, x_is_blocked_source=True,
+        target=target,
+    )  # fmt: skip
+    assert plan is not None
+    x, w = (t.with_layout(layout) for t, layout in zip((x, w), plan.operand_layouts, strict=True))
+    result = TensorType(F32, (1, outputs, size, size), plan.result_layout)
+    kernel_ = conv_direct.build("conv", plan, x, w, result, StoreResult(View.of(result)))
+    return plan, emit_module([kernel_.function], linkage="")
+
+
+@pytest.mark.parametrize("layer", [(28, 64, 64, 3), (7, 64, 128, 1), (24, 64, 48, 1), (14, 64, 256, 1)])
+@pytest.mark.parametrize("name", ["x86-64-v4", "x86-64-v3", "aarch64"])
+def test_main_tiles_do_not_spill(name: str, layer: tuple[int, int, int, int]) -> None:
     target = targets.by_name(name)
-    for size, channels, outputs, kernel in (
-        (28, 64, 64, 3),
-        (7, 64, 128, 1),
-        (24, 64, 48, 1),
-        (14, 64, 256, 1),
-    ):
-        x, w = (
-            TensorType(F32, (1, channels, size, size)),
-            TensorType(F32, (outputs, channels, kernel, kernel)),
-        )
-        pad = (kernel // 2, kernel // 2)
-        plan = conv_direct.plan(
-            x,
-            w,
-            strides=(1, 1),
-            pads=(pad, pad),
-            dilations=(1, 1),
-            groups=1,
-            x_is_blocked_source=True,
-            target=target,
-        )
-        assert plan is not None
-        result = TensorType(F32, (1, outputs, size, size), plan.result_layout)
-        x, w = (t.with_layout(layout) for t, layout in zip((x, w), plan.operand_layouts, strict=True))
-        kernel_ = conv_direct.build("conv", plan, x, w, result, StoreResult(View.of(result)))
-        text = assembly(emit_module([kernel_.function], linkage=""), target)
-        # The totals lie on the stack too; innermost loops are the blocks of code that end in a jump to their
-        # start.
-        loops = re.findall(r"^(\.L\w+):\n((?:\t.*\n)*?)\tj\w+\t\1$", text, re.MULTILINE)
-        inner = [body for _, body in loops if "vfmadd" in body]
-        spilled = [line for body in inner for line in body.splitlines() if re.search("[yz]mm.*%r[sb]p", line)]
-        assert inner
-        assert not spilled, (plan, spilled)
+    plan, text = text_for(target, *layer)
+    listing = assembly(text, target)
+    # The totals lie on the stack too; innermost loops are blocks that end in a jump to their start.
+    loops = re.findall(r"^(\.L\w+):.*\n((?:\t.*\n)*?)\t(?:j\w+|b\.\w+)\t\1$", listing, re.MULTILINE)
+    inner = [body for _, body in loops if re.search("vfmadd|fmla", body)]
+    stack = r"[yz]mm.*%r[sb]p|(?:ldr|str|ldp|stp)\tq.*\[sp"
+    spilled = [line for body in inner for line in body.splitlines() if re.search(stack, line)]
+    assert inner and not spilled, (plan, spilled)
+
+
+@pytest.mark.parametrize("name", ["x86-64-v2", "generic-x86-64"])
+def test_targets_without_fused_multiply_add_call_no_library(name: str) -> None:
+    target = targets.by_name(name)
+    _, text = text_for(target, 7, 20, 20, 3)
+    assert undefined_symbols(compile_module(text, target)) == []
 
 
 @pytest.mark.parametrize(("size", "most"), list(itertools.product(range(1, 40), (1, 2, 7, 14))))
