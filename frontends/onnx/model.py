@@ -4,12 +4,12 @@
         name            what messages call it: the path
         nodes           Node("conv1", "Conv", domain="", opset=13, inputs=("x", "w"), outputs=("y",),
                              attributes={"strides": (1, 1)})
-        initializers    {"w": Tensor("w", "float", (64, 3, 3, 3), array)}   arrays are views of the mapped file
+        initializers    {"w": Tensor("w", "float", (64, 3, 3, 3), array)}   arrays map the file
         inputs          Port("x", F32, "float", (None, 3, "height", 224)), without the initialisers
         outputs         the same, as declared: assertions about shapes, never a source of them
 
-Calls of functions that the model defines are replaced by their bodies. Nothing is judged here except what makes
-the file unreadable (ModelError): whether the graph makes sense is for `translate` to say.
+Calls of functions that the model defines are replaced by their bodies. Nothing is judged here except what
+makes the file unreadable (ModelError): whether the graph makes sense is for `translate` to say.
 """
 
 import os
@@ -56,12 +56,14 @@ class Reference:
     name: str
 
 
-Attribute = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | Tensor | Opaque | Reference
+Attribute = (
+    int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | Tensor | Opaque | Reference
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One node. `opset` is the version of its domain; an input or output that is left out is an empty string."""
+    """One node. `opset` is the version of its domain; an input or output left out has an empty name."""
 
     name: str
     op: str
@@ -79,7 +81,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Port:
-    """A declared input or output. A dim is a number, a symbol, or None (unknown); `dims` is None without a rank."""
+    """A declared input or output. A dim is a number, a symbol or None; `dims` is None without a rank."""
 
     name: str
     dtype: DType | None
@@ -87,7 +89,11 @@ class Port:
     dims: tuple[Dim, ...] | None
 
     def __str__(self) -> str:
-        dims = "unknown rank" if self.dims is None else "x".join("?" if dim is None else str(dim) for dim in self.dims)
+        dims = (
+            "unknown rank"
+            if self.dims is None
+            else "x".join("?" if dim is None else str(dim) for dim in self.dims)
+        )
         return f"{self.name}: {self.type_name} {dims or 'scalar'}"
 
 
@@ -107,8 +113,8 @@ class Model:
 def read_model(source: Source, *, folder: str | os.PathLike[str] | None = None, name: str = "") -> Model:
     """Read a model from a path, its bytes or a ModelProto.
 
-    `folder` is where external data lie; a path's own folder if not given. `name` is what messages call the model.
-    Raises ModelError.
+    `folder` is where external data lie; a path's own folder if not given. `name` is what messages call the
+    model. Raises ModelError.
     """
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
@@ -117,16 +123,23 @@ def read_model(source: Source, *, folder: str | os.PathLike[str] | None = None, 
     name = name or "the model"
     try:
         if isinstance(source, ModelProto):
-            proto, payloads = source, [None] * len(source.graph.initializer)
+            proto = source
+            payloads: list[memoryview | None] = [None] * len(source.graph.initializer)
         else:
-            data = _open(Path(source)) if isinstance(source, (str, os.PathLike)) else memoryview(source).cast("B")
+            data = (
+                _open(Path(source))
+                if isinstance(source, (str, os.PathLike))
+                else memoryview(source).cast("B")
+            )
             proto, payloads = _parse(data)
         return _Reader(TensorReader(None if folder is None else Path(folder))).model(proto, payloads, name)
     except TilewrightError as error:
         error.model = name
         raise
     except UnicodeDecodeError:
-        raise ModelError("an attribute in it is not UTF-8 text; the file is damaged, export it again", model=name) from None
+        raise ModelError(
+            "an attribute in it is not UTF-8 text; the file is damaged, export it again", model=name
+        ) from None
 
 
 def _open(path: Path) -> memoryview:
@@ -171,7 +184,9 @@ def _parse(data: memoryview) -> tuple[ModelProto, list[memoryview | None]]:
     except (Damaged, DecodeError) as error:
         if looks_right:
             where = f": {error.message}" if isinstance(error, Damaged) else ""
-            raise ModelError(f"the file is truncated or damaged{where}; export or download it again") from None
+            raise ModelError(
+                f"the file is truncated or damaged{where}; export or download it again"
+            ) from None
         raise ModelError("is not an ONNX model; pass a file that was exported to ONNX") from None
     if not proto.HasField("graph"):
         if looks_right:
@@ -225,7 +240,9 @@ class _Reader:
         """
         inputs, outputs = tuple(map(text, node.input)), tuple(map(text, node.output))
         if tensors is not None:
-            inputs, outputs = (tuple(tensors.get(tensor, "") for tensor in side) for side in (inputs, outputs))
+            inputs, outputs = (
+                tuple(tensors.get(tensor, "") for tensor in side) for side in (inputs, outputs)
+            )
         attributes = {}
         for attribute in node.attribute:
             value = self.attribute(attribute)
@@ -256,19 +273,24 @@ class _Reader:
         """Append the body of a called function; its tensors and nodes are named after the call."""
         if depth >= MAX_CALL_DEPTH:
             raise ModelError(
-                f"function '{function.name}' calls itself, or calls nest deeper than {MAX_CALL_DEPTH}", node=name
+                f"function '{function.name}' calls itself, or calls nest deeper than {MAX_CALL_DEPTH}",
+                node=name,
             )
         if len(inputs) > len(function.input) or len(outputs) > len(function.output):
             raise ModelError(
-                f"function '{function.name}' has {len(function.input)} inputs and {len(function.output)} outputs, "
-                f"the call passes {len(inputs)} and {len(outputs)}",
+                f"function '{function.name}' has {len(function.input)} inputs and {len(function.output)} "
+                f"outputs, the call passes {len(inputs)} and {len(outputs)}",
                 node=name,
             )
-        given = {text(default.name): self.attribute(default) for default in function.attribute_proto} | dict(attributes)
+        given = {text(default.name): self.attribute(default) for default in function.attribute_proto} | dict(
+            attributes
+        )
         tensors = {"": ""}
         for inner in function.node:
             tensors |= {text(tensor): f"{name}/{tensor}" for tensor in inner.output if tensor}
-        tensors |= dict.fromkeys(map(text, function.input), "") | dict(zip(function.input, inputs, strict=False))
+        tensors |= dict.fromkeys(map(text, function.input), "") | dict(
+            zip(function.input, inputs, strict=False)
+        )
         opsets = {_domain(entry.domain): entry.version for entry in function.opset_import}
         for formal, actual in zip(function.output, outputs, strict=False):
             if text(formal) not in function.input:
@@ -301,14 +323,18 @@ class _Reader:
             case AttributeProto.STRINGS:
                 return tuple(text.decode() for text in proto.strings)
             case other:
-                names: Mapping[int, str] = {number: key for key, number in AttributeProto.AttributeType.items()}
+                names: Mapping[int, str] = {
+                    number: key for key, number in AttributeProto.AttributeType.items()
+                }
                 return Opaque(names.get(other, str(other)).lower())
 
 
 def _port(info: ValueInfoProto) -> Port:
     """A declared input or output."""
     if info.type.WhichOneof("value") != "tensor_type":
-        return Port(text(info.name), None, str(info.type.WhichOneof("value") or "no type").removesuffix("_type"), None)
+        return Port(
+            text(info.name), None, str(info.type.WhichOneof("value") or "no type").removesuffix("_type"), None
+        )
     tensor = info.type.tensor_type
     dims: list[Dim] | None = None
     if tensor.HasField("shape"):

@@ -1,15 +1,16 @@
 """What users may call the tensors of a model, and its layers.
 
-    layers(model)   (Layer(0, "conv1_1", op="Conv", node="block1_conv1/Conv", tensor="block1_conv1/Relu:0"), ...)
-    resolve(model, "conv1_2")  ->  "block1_conv2/Relu:0"
+    layers(model)   (Layer(0, "conv1_1", op="Conv", node="block1/Conv", tensor="block1/Relu:0"), ...)
+    resolve(model, "conv1_2")  ->  "block2/Relu:0"
 
-A layer is a convolution, a dense layer (Gemm, or MatMul with constant weights) or a pooling, in the model's order.
-Friendly names follow VGG: pooling ends a block, `conv2_1` is the first convolution of the second block and means
-the tensor after its bias, normalisation and activation; `relu2_1` and `block2_conv1` are the same. `pool2` ends block
-2. Dense layers are counted on from the last block: `fc6` where five blocks end in pooling.
+A layer is a convolution, a dense layer (Gemm, or MatMul with constant weights) or a pooling, in the model's
+order. Friendly names follow VGG: pooling ends a block, `conv2_1` is the first convolution of the second block
+and means the tensor after its bias, normalisation and activation; `relu2_1` and `block2_conv1` are the same.
+`pool2` ends block 2. Dense layers are counted on from the last block: `fc6` where five blocks end in pooling.
 
-A name is looked up as a tensor's name, then as a friendly name or a node's name (the result of the node; where
-both fit, the friendly name wins if it names this very node, the node's own name otherwise). A number is a layer's index.
+A name is looked up as a tensor's name, then as a friendly name or a node's name (the result of the node;
+where both fit, the friendly name wins if it names this very node, the node's own name otherwise). A number is
+a layer's index.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,18 +25,25 @@ CONVOLUTIONS = {"Conv", "ConvTranspose"}
 DENSE = {"Gemm", "MatMul"}
 POOLS = {"MaxPool", "AveragePool", "LpPool", "GlobalMaxPool", "GlobalAveragePool", "GlobalLpPool"}
 ACTIVATIONS = {
-    "Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh",
-    "Softplus", "Softsign", "ThresholdedRelu", "Gelu", "Mish", "Swish",
+    "Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish",
+    "Tanh", "Softplus", "Softsign", "ThresholdedRelu", "Gelu", "Mish", "Swish",
 }  # fmt: skip
-NORMALISATIONS = {"BatchNormalization", "InstanceNormalization", "GroupNormalization", "LRN", "Dropout", "Identity"}
+NORMALISATIONS = {
+    "BatchNormalization",
+    "InstanceNormalization",
+    "GroupNormalization",
+    "LRN",
+    "Dropout",
+    "Identity",
+}
 
 
 @dataclass(frozen=True)
 class Layer:
     """One layer. `raw` is the tensor that its operator computes, `tensor` the one that `name` means.
 
-    `parameters` counts the elements of its weights and bias; `taps` is the multiply-adds for one element of `raw`
-    (0 for pooling), so that 2 * taps * elements are its FLOPs.
+    `parameters` counts the elements of its weights and bias; `taps` is the multiply-adds for one element of
+    `raw` (0 for pooling), so that 2 * taps * elements are its FLOPs.
     """
 
     index: int
@@ -57,7 +65,7 @@ class Layer:
 
 
 def layers(model: Model) -> tuple[Layer, ...]:
-    """The layers that the model's outputs need, in order; raises GraphError for a cyclic or incomplete graph."""
+    """The layers that the model's outputs need, in order; GraphError for a cyclic or incomplete graph."""
     wires = wire(model)
     nodes = needed(model, wires, [port.name for port in model.outputs])
     users: dict[str, list[Node]] = {}
@@ -149,7 +157,11 @@ def _constants(model: Model, nodes: Sequence[Node]) -> Mapping[str, Sequence[int
         if all(tensor in found for tensor in node.inputs):
             value = node.attributes.get("value")
             shape = getattr(value, "shape", ())
-            source = model.initializers.get(node.inputs[0]) if node.op == "ConstantOfShape" and node.inputs else None
+            source = (
+                model.initializers.get(node.inputs[0])
+                if node.op == "ConstantOfShape" and node.inputs
+                else None
+            )
             if source is not None and source.array is not None:
                 shape = tuple(int(dim) for dim in source.array.reshape(-1))
             elif node.op == "Identity":
@@ -178,7 +190,10 @@ def _after_activation(
         constant = all(other in constants for other in others)
         if user.op in ACTIVATIONS and constant:
             return user.outputs[0], parameters
-        if not (user.op in NORMALISATIONS or (user.op in ("Add", "Mul", "Sub", "Div") and others)) or not constant:
+        if (
+            not (user.op in NORMALISATIONS or (user.op in ("Add", "Mul", "Sub", "Div") and others))
+            or not constant
+        ):
             return tensor, parameters
         tensor = user.outputs[0]
         parameters += sum(prod(constants[other]) for other in others)

@@ -69,7 +69,8 @@ def needed(model: Model, wires: Wires, tensors: Iterable[str]) -> list[Node]:
         for tensor in filter(None, node.inputs):
             if tensor not in wires:
                 raise GraphError(
-                    f"it uses '{tensor}', which no node, input or initialiser defines; the model is incomplete",
+                    f"it uses '{tensor}', which no node, input or initialiser defines; the model is "
+                    "incomplete",
                     model=model.name, node=node.name, operator=node.full_op,
                 )  # fmt: skip
         found[index] = {wires.nodes[tensor] for tensor in node.inputs if tensor in wires.nodes}
@@ -102,7 +103,9 @@ def needed(model: Model, wires: Wires, tensors: Iterable[str]) -> list[Node]:
 
 
 def _cycle(before: Mapping[int, set[int]], left: set[int]) -> list[int]:
-    """Nodes of one cycle among `left`, in the order of data flow; each of them depends on another one of them."""
+    """Nodes of one cycle among `left`, in the order of data flow; each of them depends on another one of
+    them.
+    """
     path: list[int] = [min(left)]
     seen = {path[0]: 0}
     while True:

@@ -1,10 +1,12 @@
 """Turns ONNX tensors into NumPy arrays without copying what can be mapped.
 
-    tensor = TensorReader(folder).read(proto, payload)   -> Tensor("conv1.weight", "float32", (64, 3, 3, 3), array)
+    tensor = TensorReader(folder).read(proto, payload)   -> Tensor("conv1.weight", "float32", (64, 3, 3, 3),
+    array)
 
-The elements of a TensorProto lie in one of three places: in `raw_data` (a view of them is the array), in a typed
-list such as `float_data` (small tensors), or in a file beside the model (mapped; it must lie in the model's
-folder). An element type that Tilewright lacks gives a Tensor without an array: it matters only to those who use it.
+The elements of a TensorProto lie in one of three places: in `raw_data` (a view of them is the array), in a
+typed list such as `float_data` (small tensors), or in a file beside the model (mapped; it must lie in the
+model's folder). An element type that Tilewright lacks gives a Tensor without an array: it matters only to
+those who use it.
 """
 
 import mmap
@@ -46,7 +48,9 @@ _LISTS = {
 
 
 def dtype_of(element_type: int) -> DType | None:
-    """Our type for ONNX's number; None for the ones Tilewright lacks (strings, complex, bfloat16, 4 and 8-bit)."""
+    """Our type for ONNX's number; None for the ones Tilewright lacks (strings, complex, bfloat16, 4 and
+    8-bit).
+    """
     return _BY_NAME.get(_NAMES.get(type_name(element_type), ""))
 
 
@@ -88,7 +92,9 @@ class TensorReader:
         if any(dim < 0 for dim in shape):
             raise ModelError(f"tensor '{name}' has a negative dimension: {shape}")
         if len(shape) > MAX_RANK or prod(max(dim, 1) for dim in shape) > MAX_ELEMENTS:
-            raise ResourceError(f"tensor '{name}' is declared {kind} {_dims(shape)}, beyond 2**36 elements or 32 axes")
+            raise ResourceError(
+                f"tensor '{name}' is declared {kind} {_dims(shape)}, beyond 2**36 elements or 32 axes"
+            )
         if dtype is None:
             return Tensor(name, kind, shape, None)
         little = dtype.numpy.newbyteorder("<")
@@ -100,8 +106,8 @@ class TensorReader:
             return Tensor(name, kind, shape, _from_list(proto, kind, dtype, shape))
         if len(data) != prod(shape) * dtype.bytes:
             raise ModelError(
-                f"tensor '{name}' is declared {kind} {_dims(shape)}, which takes {prod(shape) * dtype.bytes} bytes, "
-                f"but holds {len(data)}; the file is damaged, export it again"
+                f"tensor '{name}' is declared {kind} {_dims(shape)}, which takes {prod(shape) * dtype.bytes} "
+                f"bytes, but holds {len(data)}; the file is damaged, export it again"
             )
         array = np.frombuffer(data, little).reshape(shape)
         if dtype.kind == "bool":
@@ -122,7 +128,8 @@ class TensorReader:
             ) from None
         if offset < 0 or length < 0 or offset + length > len(file):
             raise ModelError(
-                f"the external data of tensor '{proto.name}' should lie at bytes {offset} to {offset + length} of "
+                f"the external data of tensor '{proto.name}' should lie at bytes {offset} to "
+                f"{offset + length} of "
                 f"'{location}', which has {len(file)}; the file is incomplete, copy it again"
             )
         return file[offset : offset + length]
@@ -136,21 +143,21 @@ class TensorReader:
             )
         if not location or os.path.isabs(location) or ".." in Path(location).parts or "\0" in location:
             raise ModelError(
-                f"the external data of tensor '{tensor}' are in '{location}', which is not a path inside the model's "
-                "folder; such a file is not read"
+                f"the external data of tensor '{tensor}' are in '{location}', which is not a path inside the "
+                "model's folder; such a file is not read"
             )
         folder = self.folder.resolve()
         path = (folder / location).resolve()
         if not path.is_relative_to(folder):
             raise ModelError(
-                f"the external data of tensor '{tensor}' are in '{location}', a link that leads outside the model's "
-                "folder; such a file is not read"
+                f"the external data of tensor '{tensor}' are in '{location}', a link that leads outside the "
+                "model's folder; such a file is not read"
             )
         if path not in self._maps:
             if not path.is_file():
                 raise ModelError(
-                    f"the external data of tensor '{tensor}' are missing: there is no file '{location}' beside the "
-                    "model; copy it there, too"
+                    f"the external data of tensor '{tensor}' are missing: there is no file '{location}' "
+                    "beside the model; copy it there, too"
                 )
             self._maps[path] = map_file(path)
         return self._maps[path]
@@ -172,13 +179,17 @@ def _from_list(proto: TensorProto, kind: str, dtype: DType, shape: Shape) -> Arr
     values = cast(Sequence[Any], getattr(proto, _LISTS.get(kind, "int32_data")))
     if len(values) != prod(shape):
         raise ModelError(
-            f"tensor '{proto.name}' is declared {kind} {_dims(shape)}, which is {prod(shape)} elements, but holds "
-            f"{len(values)}; the file is damaged, export it again"
+            f"tensor '{proto.name}' is declared {kind} {_dims(shape)}, which is {prod(shape)} elements, but "
+            f"holds {len(values)}; the file is damaged, export it again"
         )
     if kind == "float16":  # its bits, as integers
         return np.array(values, dtype=np.int64).astype(np.uint16).view(np.float16).reshape(shape)
     if dtype.kind in ("int", "uint"):
-        return np.array(values, dtype=np.uint64 if kind == "uint64" else np.int64).astype(dtype.numpy).reshape(shape)
+        return (
+            np.array(values, dtype=np.uint64 if kind == "uint64" else np.int64)
+            .astype(dtype.numpy)
+            .reshape(shape)
+        )
     return np.array(values, dtype=dtype.numpy).reshape(shape)
 
 

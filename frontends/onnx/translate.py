@@ -3,9 +3,9 @@
     model = read_model("vgg16.onnx")
     graph = translate(model, outputs=["conv1_2"], shapes={"input": (1, 224, 224, 3)})
 
-Only what the requested outputs need is looked at. Shapes are static: they follow from the inputs' shapes, which
-the model declares or `shapes` gives. What the model declares about other tensors is never used, except that the
-declared outputs must agree where the inputs have their declared shapes.
+Only what the requested outputs need is looked at. Shapes are static: they follow from the inputs' shapes,
+which the model declares or `shapes` gives. What the model declares about other tensors is never used, except
+that the declared outputs must agree where the inputs have their declared shapes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,12 +40,12 @@ def translate(
 ) -> Graph:
     """The graph that computes `outputs` (the model's own if None) for inputs of the given or declared shapes.
 
-    The graph's inputs are the model's inputs that the outputs need, in order; its outputs have the names that were
-    asked for. An output may be an input or a constant itself.
+    The graph's inputs are the model's inputs that the outputs need, in order; its outputs have the names that
+    were asked for. An output may be an input or a constant itself.
 
-    Raises UnknownNameError for a name that is not there, ShapeNeededError where an input's shape is not known,
-    UnsupportedError listing every operator that is missing, GraphError where the model contradicts itself, and
-    ResourceError for absurd dimensions.
+    Raises UnknownNameError for a name that is not there, ShapeNeededError where an input's shape is not
+    known, UnsupportedError listing every operator that is missing, GraphError where the model contradicts
+    itself, and ResourceError for absurd dimensions.
     """
     try:
         return _translate(model, outputs, shapes or {})
@@ -57,7 +57,9 @@ def needed_inputs(model: Model, outputs: Sequence[str | int] | None = None) -> t
     """The model's inputs that the outputs need, in order."""
     wires = wire(model)
     wanted = _wanted(model, outputs)
-    used = {tensor for node in needed(model, wires, wanted.values()) for tensor in node.inputs} | set(wanted.values())
+    used = {tensor for node in needed(model, wires, wanted.values()) for tensor in node.inputs} | set(
+        wanted.values()
+    )
     return tuple(port for port in model.inputs if port.name in used)
 
 
@@ -89,8 +91,8 @@ def _translate(model: Model, outputs: Sequence[str | int] | None, shapes: Mappin
             continue
         if tensor.array is None:
             raise UnsupportedError(
-                f"tensor '{name}' holds {tensor.type_name} elements, which Tilewright lacks; convert the model to "
-                "float32"
+                f"tensor '{name}' holds {tensor.type_name} elements, which Tilewright lacks; convert the "
+                "model to float32"
             )
         values[name] = g.constant(tensor.array, name)
     for node in nodes:
@@ -110,7 +112,9 @@ def _wanted(model: Model, outputs: Sequence[str | int] | None) -> dict[str, str]
         known = wire(model)
         for name in names:
             if name not in known:
-                raise GraphError(f"its output '{name}' is computed by no node; the model is incomplete", model=model.name)
+                raise GraphError(
+                    f"its output '{name}' is computed by no node; the model is incomplete", model=model.name
+                )
         pairs = [(name, name) for name in names]
     else:
         pairs = [(str(name), resolve(model, name)) for name in outputs]
@@ -135,7 +139,9 @@ def _missing_message(missing: Mapping[str, Sequence[str]]) -> str:
     """One sentence an operator, with the first of its nodes."""
     shown = []
     for op, nodes in missing.items():
-        names = ", ".join(f"'{name}'" for name in nodes[:5]) + (f" and {len(nodes) - 5} more" if len(nodes) > 5 else "")
+        names = ", ".join(f"'{name}'" for name in nodes[:5]) + (
+            f" and {len(nodes) - 5} more" if len(nodes) > 5 else ""
+        )
         shown.append(f"{op} ({names})")
     count = "1 operator is" if len(missing) == 1 else f"{len(missing)} operators are"
     return (
@@ -155,13 +161,16 @@ def _input_types(model: Model, ports: Sequence[Port], shapes: Mapping[str, Shape
     for port in ports:
         if port.dtype is None or port.dtype in (F16, BF16):
             raise UnsupportedError(
-                f"input '{port.name}' is of type {port.type_name}, which Tilewright lacks; convert the model to float32"
+                f"input '{port.name}' is of type {port.type_name}, which Tilewright lacks; convert the model "
+                "to float32"
             )
         given = shapes.get(port.name)
         if given is not None:
             given = tuple(given)
             if port.dims is not None and len(given) != len(port.dims):
-                raise GraphError(f"shapes= gives input '{port.name}' the shape {given}; the model declares {port}")
+                raise GraphError(
+                    f"shapes= gives input '{port.name}' the shape {given}; the model declares {port}"
+                )
         dims: Sequence[Dim] | None = given if given is not None else port.dims
         if dims is not None:
             dims = tuple(symbols.get(dim, dim) if isinstance(dim, str) else dim for dim in dims)
@@ -173,8 +182,8 @@ def _input_types(model: Model, ports: Sequence[Port], shapes: Mapping[str, Shape
             raise GraphError(f"input '{port.name}' would have the shape {shape}; dimensions count from 0")
         if len(shape) > MAX_RANK or prod(max(dim, 1) for dim in shape) > MAX_ELEMENTS:
             raise ResourceError(
-                f"input '{port.name}' would have {'x'.join(map(str, shape))} elements, more than 2**36; check the "
-                "model's shapes or pass smaller ones with shapes="
+                f"input '{port.name}' would have {'x'.join(map(str, shape))} elements, more than 2**36; "
+                "check the model's shapes or pass smaller ones with shapes="
             )
         types.append(TensorType(port.dtype, shape))
     if open_ports:
@@ -195,13 +204,14 @@ def _add(g: GraphBuilder, node: Node, values: dict[str, Value]) -> None:
         error.operator = node.full_op
         raise error.located(node=node.name) from error.__cause__
     except MemoryError:
-        raise ResourceError(
-            "it is too large to compute", node=node.name, operator=node.full_op
-        ) from None
+        raise ResourceError("it is too large to compute", node=node.name, operator=node.full_op) from None
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        # Translators check what they read; what is left comes from attributes that contradict the specification.
+        # Translators check what they read; what is left comes from attributes that contradict the
+        # specification.
         raise GraphError(
-            f"its attributes and operands do not fit together ({error})", node=node.name, operator=node.full_op
+            f"its attributes and operands do not fit together ({error})",
+            node=node.name,
+            operator=node.full_op,
         ) from error
     results = (results,) if isinstance(results, Value) else results
     for name, value in zip(node.outputs, results, strict=False):
@@ -227,11 +237,11 @@ def _check_declared(model: Model, values: Mapping[str, Value]) -> None:
         fits = port.dtype in (None, type.dtype)
         if port.dims is not None and fits:
             fits = len(port.dims) == type.rank and all(
-                not isinstance(dim, int) or dim == size for dim, size in zip(port.dims, type.shape, strict=True)
+                not isinstance(dim, int) or dim == size
+                for dim, size in zip(port.dims, type.shape, strict=True)
             )
         if not fits:
             raise GraphError(
-                f"output '{port.name}' is declared {port}, but the graph computes {type}; correct the declaration, or "
-                "pass shapes= to compile for these inputs anyway"
+                f"output '{port.name}' is declared {port}, but the graph computes {type}; correct the "
+                "declaration, or pass shapes= to compile for these inputs anyway"
             )
-

@@ -3,10 +3,10 @@
     split(file) -> skeleton: bytes        the same message without its initialisers' raw data
                    payloads: [view, None] for each initialiser in order, where its raw data lie in the file
 
-Parsing a model with protobuf copies its weights, and reading them from the message copies them again. This module
-walks the three levels of the wire format that matter (model, graph, initialiser) and leaves the weights where
-they are: in the memory map of the file. It also lifts protobuf's limit of 2 GB, which then counts only the rest.
-See https://protobuf.dev/programming-guides/encoding/ for the format.
+Parsing a model with protobuf copies its weights, and reading them from the message copies them again. This
+module walks the three levels of the wire format that matter (model, graph, initialiser) and leaves the
+weights where they are: in the memory map of the file. It also lifts protobuf's limit of 2 GB, which then
+counts only the rest. See https://protobuf.dev/programming-guides/encoding/ for the format.
 """
 
 from collections.abc import Iterator

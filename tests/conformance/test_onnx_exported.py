@@ -1,7 +1,7 @@
 """Models that PyTorch exported years ago, from the onnx package: operator sets 6, 9 and 12.
 
-Operator set 6 is older than what Tilewright takes; a model of it runs where its operators already had the meaning
-that they have in set 7, and is refused with all the others named.
+Operator set 6 is older than what Tilewright takes; a model of it runs where its operators already had the
+meaning that they have in set 7, and is refused with all the others named.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def test_stored_outputs(name: str) -> None:
     model = read_model(path)
     if missing := unsupported(model):
         assert all(operator.endswith(" of opset 6") for operator in missing)
-        with pytest.raises(UnsupportedError, match="not supported: .* of opset 6"):
+        with pytest.raises(UnsupportedError, match=r"not supported: .* of opset 6"):
             translate(model)
         return
     for folder in path.parent.glob("test_data_set_*"):

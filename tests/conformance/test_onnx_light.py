@@ -1,4 +1,6 @@
-"""The nine networks that the onnx package ships without their weights (constants stand in), with their outputs."""
+"""The nine networks that the onnx package ships without their weights (constants stand in), with their
+outputs.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,8 +1,8 @@
 """The onnx package's own tests of operators, for every operator in the table.
 
-Its tests of an operator that is defined by others come twice: as they are, and expanded into those others. A case
-is run if all its operators are in the table. REFUSED lists the cases that Tilewright does not do, each with the
-reason; they must end in UnsupportedError, so nothing is skipped and the list stays true.
+Its tests of an operator that is defined by others come twice: as they are, and expanded into those others. A
+case is run if all its operators are in the table. REFUSED lists the cases that Tilewright does not do, each
+with the reason; they must end in UnsupportedError, so nothing is skipped and the list stays true.
 """
 
 import fnmatch
@@ -100,8 +100,8 @@ def frozen(
 
 
 def outputs_of(case: Any, inputs: Sequence[Array]) -> list[Array]:
-    """Run a case. Cases pass shapes as inputs, which must be known while compiling: then inputs become constant,
-    first the integers, then all but the first, then all.
+    """Run a case. Cases pass shapes as inputs, which must be known while compiling: then inputs become
+    constant, first the integers, then all but the first, then all.
     """
     ports = [port.name for port in case.model.graph.input]
     integers = {name for name, array in zip(ports, inputs, strict=True) if array.dtype.kind in "iub"}
@@ -141,7 +141,9 @@ def failures(chosen: Sequence[Any]) -> dict[str, str]:
 @pytest.mark.parametrize("operator", sorted(OPERATORS))
 def test_operator(operator: str) -> None:
     """The cases that consist of this operator alone."""
-    chosen = [case for case in cases().values() if {node.op_type for node in case.model.graph.node} == {operator}]
+    chosen = [
+        case for case in cases().values() if {node.op_type for node in case.model.graph.node} == {operator}
+    ]
     assert bool(chosen) != (operator in WITHOUT_CASES)
     assert not failures(chosen)
 

@@ -31,7 +31,9 @@ def test_vgg19_without_helpful_names() -> None:
     assert found[-3].taps == 25088
 
 
-def conv(source: str, result: str, name: str = "", weight: str = "w", **attributes: Sequence[int]) -> onnx.NodeProto:
+def conv(
+    source: str, result: str, name: str = "", weight: str = "w", **attributes: Sequence[int]
+) -> onnx.NodeProto:
     return helper.make_node("Conv", [source, weight], [result], name=name, **attributes)
 
 
@@ -103,7 +105,9 @@ def test_a_name_of_the_model_comes_first() -> None:
 
 
 def test_nodes_in_any_order() -> None:
-    model = model_of([node("Relu", "b", "y"), node("Neg", "x", "a"), node("Neg", "a", "b"), node("Abs", "x", "off")])
+    model = model_of(
+        [node("Relu", "b", "y"), node("Neg", "x", "a"), node("Neg", "a", "b"), node("Abs", "x", "off")]
+    )
     graph = translate(model)
     assert [inner.op for inner in graph.nodes] == ["neg", "neg", "relu"]
 
@@ -127,11 +131,15 @@ def test_functions_are_inlined() -> None:
     """With attributes from the call, defaults, calls in calls, and an operand that is left out."""
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("my", 1)]
     leaky = helper.make_node("LeakyRelu", ["a"], ["b"], name="inner")
-    leaky.attribute.append(onnx.AttributeProto(name="alpha", ref_attr_name="slope", type=onnx.AttributeProto.FLOAT))
+    leaky.attribute.append(
+        onnx.AttributeProto(name="alpha", ref_attr_name="slope", type=onnx.AttributeProto.FLOAT)
+    )
     first = helper.make_function("my", "First", ["a"], ["b"], [leaky], opsets, ["slope"])
     clip = helper.make_node("Clip", ["t", "low", "high"], ["b"])
     call = helper.make_node("First", ["a"], ["t"], domain="my", name="call")
-    call.attribute.append(onnx.AttributeProto(name="slope", ref_attr_name="slope", type=onnx.AttributeProto.FLOAT))
+    call.attribute.append(
+        onnx.AttributeProto(name="slope", ref_attr_name="slope", type=onnx.AttributeProto.FLOAT)
+    )
     second = helper.make_function(
         "my", "Second", ["a", "low", "high"], ["b"], [call, clip], opsets,
         attribute_protos=[helper.make_attribute("slope", 0.5)],
@@ -195,7 +203,11 @@ def test_external_data_beyond_two_gigabytes(tmp_path: Path) -> None:
     weight.external_data.add(key="location", value="weights")
     weight.external_data.add(key="offset", value=str(offset))
     graph = helper.make_graph(
-        [helper.make_node("Identity", ["w"], ["y"])], "g", [], [helper.make_empty_tensor_value_info("y")], [weight]
+        [helper.make_node("Identity", ["w"], ["y"])],
+        "g",
+        [],
+        [helper.make_empty_tensor_value_info("y")],
+        [weight],
     )
     path = tmp_path / "m.onnx"
     path.write_bytes(helper.make_model(graph).SerializeToString())

@@ -1,4 +1,6 @@
-"""Operators as older operator sets defined them, against onnxruntime; the onnx package tests only the newest set."""
+"""Operators as older operator sets defined them, against onnxruntime; the onnx package tests only the newest
+set.
+"""
 
 from typing import Any
 
@@ -100,7 +102,10 @@ CASES: list[tuple[str, int, list[Array], list[Any] | None, dict[str, Any]]] = [
     ("BatchNormalization", 7, [X], STATISTICS, {"epsilon": 1e-3}),
     ("BatchNormalization", 9, [X], STATISTICS, {}),
     ("BatchNormalization", 15, [X], STATISTICS, {}),
-    ("Gemm", 7, [normal(4, 3)], [normal(5, 4), normal(5)], {"transA": 1, "transB": 1, "alpha": 0.5, "beta": 2.0}),
+    (
+        "Gemm", 7, [normal(4, 3)], [normal(5, 4), normal(5)],
+        {"transA": 1, "transB": 1, "alpha": 0.5, "beta": 2.0},
+    ),
     ("Gemm", 11, [normal(3, 4)], [normal(4, 5)], {}),
     ("Gemm", 9, [normal(3, 4)], [normal(4, 5), normal(3, 1)], {"beta": 0.5}),
     ("PRelu", 7, [X], [normal(3, 1, 1)], {}),
@@ -118,8 +123,14 @@ CASES: list[tuple[str, int, list[Array], list[Any] | None, dict[str, Any]]] = [
     ("AveragePool", 10, [X], None, {"kernel_shape": [2, 2], "strides": [3, 3], "ceil_mode": 1}),
     ("AveragePool", 11, [X], None, {"kernel_shape": [2, 2], "auto_pad": "SAME_UPPER"}),
     ("MaxPool", 7, [X], None, {"kernel_shape": [2, 3], "auto_pad": "SAME_LOWER", "strides": [2, 1]}),
-    ("MaxPool", 10, [X], None, {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1, "dilations": [2, 2]}),
-    ("MaxPool", 12, [X], None, {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1, "pads": [0, 1, 1, 0]}),
+    (
+        "MaxPool", 10, [X], None,
+        {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1, "dilations": [2, 2]},
+    ),
+    (
+        "MaxPool", 12, [X], None,
+        {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1, "pads": [0, 1, 1, 0]},
+    ),
     ("LpPool", 7, [X], None, {"kernel_shape": [2, 2], "p": 3}),
     ("GlobalLpPool", 7, [X], None, {}),
     ("GlobalLpPool", 7, [X], None, {"p": 1}),
@@ -214,12 +225,16 @@ def test_split(
     ("op", "opset", "results", "attributes"),
     [("Add", 6, 1, {}), ("Relu", 29, 1, {}), ("Hardmax", 11, 1, {})],
 )
-def test_operator_set_outside_the_table(op: str, opset: int, results: int, attributes: dict[str, Any]) -> None:
+def test_operator_set_outside_the_table(
+    op: str, opset: int, results: int, attributes: dict[str, Any]
+) -> None:
     """An operator set that the table does not cover is refused by name, not translated as another one."""
     inputs = [X, X] if op == "Add" else [X]
     ports = [helper.make_tensor_value_info(f"x{i}", 1, array.shape) for i, array in enumerate(inputs)]
     node = helper.make_node(op, [port.name for port in ports], ["y"], name="the_node", **attributes)
     graph = helper.make_graph([node], "one", ports, [helper.make_tensor_value_info("y", 1, X.shape)])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
-    with pytest.raises(UnsupportedError, match=rf"1 operator is not supported: {op} of opset {opset} \('the_node'\)"):
+    with pytest.raises(
+        UnsupportedError, match=rf"1 operator is not supported: {op} of opset {opset} \('the_node'\)"
+    ):
         translate(read_model(model))

@@ -32,8 +32,8 @@ def leaky_relu(call: Call) -> Value:
 def prelu(call: Call) -> Value:
     """The slope broadcasts to the operand; a vector of as many slopes as channels means one a channel.
 
-    That is not what the specification says, but what old exporters wrote and every engine accepts; it is taken
-    only where the slope does not broadcast.
+    That is not what the specification says, but what old exporters wrote and every engine accepts; it is
+    taken only where the slope does not broadcast.
     """
     g, x, slope = call.g, call.operand(0), call.operand(1)
     if slope.type.rank == 1 and x.type.rank > 2 and slope.type.shape[0] not in (1, x.type.shape[-1]):
@@ -61,7 +61,10 @@ def celu(call: Call) -> Value:
 @operator("Selu", since=6)
 def selu(call: Call) -> Value:
     return composites.selu(
-        call.g, call.operand(0), call.number("alpha", 1.6732631921768188), call.number("gamma", 1.0507010221481323)
+        call.g,
+        call.operand(0),
+        call.number("alpha", 1.6732631921768188),
+        call.number("gamma", 1.0507010221481323),
     )
 
 
@@ -77,7 +80,9 @@ def softsign(call: Call) -> Value:
 
 @operator("HardSigmoid", since=6)
 def hard_sigmoid(call: Call) -> Value:
-    return composites.hard_sigmoid(call.g, call.operand(0), call.number("alpha", 0.2), call.number("beta", 0.5))
+    return composites.hard_sigmoid(
+        call.g, call.operand(0), call.number("alpha", 0.2), call.number("beta", 0.5)
+    )
 
 
 @operator("HardSwish", since=14)

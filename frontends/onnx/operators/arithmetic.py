@@ -1,4 +1,4 @@
-"""Operators that work one element at a time, with NumPy's broadcasting: arithmetic, comparison, logic, casts."""
+"""Operators on one element at a time, with NumPy's broadcasting: arithmetic, comparison, logic, casts."""
 
 from collections.abc import Callable
 from functools import partial, reduce
@@ -19,12 +19,13 @@ def _plain(primitive: str, call: Call) -> Value:
 
 # ONNX's operator -> the opset its present meaning starts with, the primitive.
 _PLAIN = {
-    "Abs": (6, "abs"), "Add": (7, "add"), "And": (7, "and"), "BitwiseAnd": (18, "and"), "BitwiseNot": (18, "not"),
-    "BitwiseOr": (18, "or"), "BitwiseXor": (18, "xor"), "Cos": (7, "cos"), "Div": (7, "div"), "Equal": (7, "equal"),
-    "Erf": (9, "erf"), "Exp": (6, "exp"), "IsNaN": (9, "is_nan"), "Less": (7, "less"),
-    "LessOrEqual": (12, "less_equal"), "Log": (6, "log"), "Mul": (7, "mul"), "Neg": (6, "neg"), "Not": (1, "not"),
-    "Or": (7, "or"), "Reciprocal": (6, "reciprocal"), "Sign": (9, "sign"), "Sin": (7, "sin"), "Sqrt": (6, "sqrt"),
-    "Sub": (7, "sub"), "Where": (9, "where"), "Xor": (7, "xor"),
+    "Abs": (6, "abs"), "Add": (7, "add"), "And": (7, "and"), "BitwiseAnd": (18, "and"),
+    "BitwiseNot": (18, "not"), "BitwiseOr": (18, "or"), "BitwiseXor": (18, "xor"), "Cos": (7, "cos"),
+    "Div": (7, "div"), "Equal": (7, "equal"), "Erf": (9, "erf"), "Exp": (6, "exp"), "IsNaN": (9, "is_nan"),
+    "Less": (7, "less"), "LessOrEqual": (12, "less_equal"), "Log": (6, "log"), "Mul": (7, "mul"),
+    "Neg": (6, "neg"), "Not": (1, "not"), "Or": (7, "or"), "Reciprocal": (6, "reciprocal"),
+    "Sign": (9, "sign"), "Sin": (7, "sin"), "Sqrt": (6, "sqrt"), "Sub": (7, "sub"), "Where": (9, "where"),
+    "Xor": (7, "xor"),
 }  # fmt: skip
 for _name, (_since, _primitive) in _PLAIN.items():
     operator(_name, since=_since)(partial(_plain, _primitive))
@@ -133,7 +134,7 @@ def identity(call: Call) -> Value:
 
 @operator("Dropout", since=7)
 def dropout(call: Call) -> list[Value]:
-    """Without training, or where nothing is dropped, it hands its operand through; the mask keeps everything."""
+    """Without training, or with nothing dropped, it hands its operand through; the mask keeps everything."""
     training, ratio = call.known(2, "training_mode"), call.known_floats(1, "ratio")
     if training is not None and training.any() and ratio != (0.0,):
         raise UnsupportedError("it is in training mode; export the model for inference")
@@ -144,5 +145,3 @@ def dropout(call: Call) -> list[Value]:
     if call.node.opset < 10:  # the mask had the operand's type
         mask = call.cast(mask, x.type.dtype)
     return [x, call.g.op("broadcast", mask, shape=x.type.shape)]
-
-

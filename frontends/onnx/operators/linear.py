@@ -1,6 +1,5 @@
 """Convolutions, matrix products and pooling: weighted sums, and windows."""
 
-
 from dataclasses import dataclass
 
 from tilewright.compiler.ir import Shape, Value
@@ -46,7 +45,9 @@ def _pads(call: Call, size: Shape, kernel: Shape, strides: Shape, dilations: Sha
     if mode == "VALID":
         return ((0, 0),) * len(size)
     if mode not in ("SAME_UPPER", "SAME_LOWER"):
-        raise GraphError(f"attribute 'auto_pad' is '{mode}'; it can be NOTSET, VALID, SAME_UPPER or SAME_LOWER")
+        raise GraphError(
+            f"attribute 'auto_pad' is '{mode}'; it can be NOTSET, VALID, SAME_UPPER or SAME_LOWER"
+        )
     return composites.same_pads(size, kernel, strides, dilations, upper=mode == "SAME_UPPER")
 
 
@@ -79,7 +80,9 @@ def _with_bias(call: Call, y: Value, index: int) -> Value:
     if bias is None:
         return y
     if bias.type.shape != (y.type.shape[1],):
-        raise GraphError(f"the bias has shape {bias.type.shape}; {y.type.shape[1]} filters take as many elements")
+        raise GraphError(
+            f"the bias has shape {bias.type.shape}; {y.type.shape[1]} filters take as many elements"
+        )
     shape = (1, y.type.shape[1], *[1] * (y.type.rank - 2))
     return call.g.op("add", y, call.g.op("reshape", bias, shape=shape))
 
@@ -100,7 +103,8 @@ def conv(call: Call) -> Value:
 def conv_transpose(call: Call) -> Value:
     """Its result has (size - 1) * stride + reach + output_padding - pads elements an axis.
 
-    Given `output_shape`, or SAME (size * stride), the pads follow; the odd one goes to the end for SAME_UPPER.
+    Given `output_shape`, or SAME (size * stride), the pads follow; the odd one goes to the end for
+    SAME_UPPER.
     """
     x, w = call.operand(0), call.operand(1)
     size = _spatial(x)
@@ -201,9 +205,7 @@ def _norm(call: Call) -> int:
 @operator("LpPool", since=2)
 def lp_pool(call: Call) -> Value:
     p = _pooling(call)
-    return composites.lp_pool(
-        call.g, p.x, p.kernel, p.strides, p.pads, p.dilations, p.ceil_mode, _norm(call)
-    )
+    return composites.lp_pool(call.g, p.x, p.kernel, p.strides, p.pads, p.dilations, p.ceil_mode, _norm(call))
 
 
 @operator("GlobalAveragePool", since=1)

@@ -14,7 +14,9 @@ def batch_normalization(call: Call) -> Value:
     if call.integer("training_mode", 0):
         raise UnsupportedError("it is in training mode; export the model for inference")
     if call.results > 1:
-        raise UnsupportedError("its statistics are asked for, which exist in training only; export it for inference")
+        raise UnsupportedError(
+            "its statistics are asked for, which exist in training only; export it for inference"
+        )
     if not call.integer("spatial", 1):
         raise UnsupportedError("it normalises every position by itself (spatial=0); export with spatial=1")
     x, scale, bias, mean, variance = (call.operand(index) for index in range(5))
@@ -87,4 +89,6 @@ def group_normalization_by_group(call: Call) -> Value:
 @operator("GroupNormalization", since=21)
 def group_normalization(call: Call) -> Value:
     x, scale, bias = (call.operand(index) for index in range(3))
-    return composites.group_norm(call.g, x, call.integer("num_groups"), scale, bias, call.number("epsilon", EPSILON))
+    return composites.group_norm(
+        call.g, x, call.integer("num_groups"), scale, bias, call.number("epsilon", EPSILON)
+    )

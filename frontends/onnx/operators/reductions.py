@@ -56,12 +56,15 @@ _REDUCTIONS: dict[str, tuple[int, Reduction]] = {
 def _reduce(reduction: Reduction, axes_are_operand: bool, call: Call) -> Value:
     """No axes means all of them, or none at all with noop_with_empty_axes.
 
-    Without axes to reduce, what a reduction does to each element (an absolute value, a logarithm) still happens.
+    Without axes to reduce, what a reduction does to each element (an absolute value, a logarithm) still
+    happens.
     """
     x = call.operand(0)
     axes = call.known_ints(1, "axes") if axes_are_operand else call.integers("axes")
     if not axes:
-        axes = () if axes_are_operand and call.integer("noop_with_empty_axes", 0) else tuple(range(x.type.rank))
+        axes = (
+            () if axes_are_operand and call.integer("noop_with_empty_axes", 0) else tuple(range(x.type.rank))
+        )
     return reduction(call.g, x, call.axes(axes, x.type.rank), bool(call.integer("keepdims", 1)))
 
 

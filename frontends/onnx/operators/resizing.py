@@ -44,7 +44,8 @@ def _resize(
 def _asymmetric(call: Call, scales: Sequence[float]) -> Value:
     """What both operators did before opset 11: the output position over the scale.
 
-    The specification left open how nearest rounds; engines round down where the axis grows and up where it shrinks.
+    The specification left open how nearest rounds; engines round down where the axis grows and up where it
+    shrinks.
     """
     x, mode = call.operand(0), call.text("mode", "nearest")
     if len(scales) != x.type.rank:

@@ -111,7 +111,9 @@ def reshape(call: Call) -> Value:
         for axis, dim in enumerate(dims):
             if dim == 0:
                 if axis >= x.type.rank:
-                    raise GraphError(f"the shape {wanted} copies dimension {axis}; the operand has {x.type.rank}")
+                    raise GraphError(
+                        f"the shape {wanted} copies dimension {axis}; the operand has {x.type.rank}"
+                    )
                 dims[axis] = x.type.shape[axis]
     if dims.count(-1) == 1:
         rest = prod(dim for dim in dims if dim != -1)
@@ -238,14 +240,19 @@ def _split(call: Call, sizes: Sequence[int] | None) -> list[Value]:
     axis = call.axis(call.integer("axis", 0), x.type.rank)
     dim, parts = x.type.shape[axis], len(call.node.outputs)
     if call.has("num_outputs") and call.integer("num_outputs") != parts:
-        raise GraphError(f"attribute 'num_outputs' is {call.integer('num_outputs')}, but it has {parts} results")
+        raise GraphError(
+            f"attribute 'num_outputs' is {call.integer('num_outputs')}, but it has {parts} results"
+        )
     if sizes is None:
         if dim % parts and not call.has("num_outputs"):
             raise GraphError(f"the {dim} elements of axis {axis} do not divide into {parts} equal parts")
         each = -(-dim // parts)
         sizes = [max(min(each, dim - index * each), 0) for index in range(parts)]
     if len(sizes) != parts or sum(sizes) != dim or any(part < 0 for part in sizes):
-        raise GraphError(f"parts of {tuple(sizes)} elements were asked for; axis {axis} has {dim}, the node {parts} results")
+        raise GraphError(
+            f"parts of {tuple(sizes)} elements were asked for; axis {axis} has {dim}, the node {parts} "
+            "results"
+        )
     return list(composites.split(call.g, x, sizes, axis))
 
 
@@ -281,7 +288,8 @@ def slice_attributes(call: Call) -> Value:
 @operator("Slice", since=10)
 def slice_(call: Call) -> Value:
     starts, ends, axes, steps = (
-        call.known_ints(index, what) for index, what in enumerate(("starts", "ends", "axes", "steps"), start=1)
+        call.known_ints(index, what)
+        for index, what in enumerate(("starts", "ends", "axes", "steps"), start=1)
     )
     return _slice(call, starts, ends, axes, steps)
 
@@ -323,7 +331,9 @@ def gather(call: Call) -> Value:
 @operator("GatherElements", since=11)
 def gather_elements(call: Call) -> Value:
     x = call.operand(0)
-    return call.g.op("gather_elements", x, call.operand(1), axis=call.axis(call.integer("axis", 0), x.type.rank))
+    return call.g.op(
+        "gather_elements", x, call.operand(1), axis=call.axis(call.integer("axis", 0), x.type.rank)
+    )
 
 
 @operator("Trilu", since=14)
@@ -361,5 +371,3 @@ def one_hot(call: Call) -> Value:
     hot = g.op("equal", chosen, g.constant(classes.astype(chosen.type.dtype.numpy)))
     off, on = (g.op("reshape", part, shape=()) for part in composites.split(g, values, (1, 1)))
     return g.op("where", hot, on, off)
-
-

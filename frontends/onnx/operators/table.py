@@ -4,9 +4,9 @@
     def clip(call: Call) -> Value:
         return composites.clip(call.g, call.operand(0), call.optional(1), call.optional(2))
 
-A translator turns one node into primitives and composites. `since` is the operator set whose definition of the
-operator it implements; it holds until the next higher `since` of that operator. A node older than the lowest one
-is refused.
+A translator turns one node into primitives and composites. `since` is the operator set whose definition of
+the operator it implements; it holds until the next higher `since` of that operator. A node older than the
+lowest one is refused.
 """
 
 from collections.abc import Callable, Sequence
@@ -54,7 +54,7 @@ def find(node: Node) -> Translator | None:
 
 
 def why_unsupported(node: Node) -> str:
-    """What to say about a node without a translator: its operator, and the version where that is the reason."""
+    """What to call a node without a translator: its operator, and the version where that is the reason."""
     if not node.domain and node.op in OPERATORS:
         return f"{node.op} of opset {node.opset}"
     return node.full_op
@@ -99,8 +99,8 @@ class Call:
         array = self.g.constant_of(value)
         if array is None:
             raise UnsupportedError(
-                f"operand {index} ({what}) is computed from the inputs' values at run time, but decides about shapes; "
-                "fix it to a constant in the model"
+                f"operand {index} ({what}) is computed from the inputs' values at run time, but decides "
+                "about shapes; fix it to a constant in the model"
             )
         return array
 
@@ -162,7 +162,11 @@ class Call:
         value = self.node.attributes.get(name)
         if value is None:
             return None
-        found = tuple(float(item) for item in value if not isinstance(item, str)) if isinstance(value, tuple) else ()
+        found = (
+            tuple(float(item) for item in value if not isinstance(item, str))
+            if isinstance(value, tuple)
+            else ()
+        )
         if found != value:
             raise GraphError(f"attribute '{name}' should be a list of numbers, not {value!r}")
         return found
@@ -175,7 +179,9 @@ class Call:
         if not isinstance(value, Tensor):
             raise GraphError(f"attribute '{name}' should be a tensor, not {value!r}")
         if value.array is None:
-            raise UnsupportedError(f"attribute '{name}' holds {value.type_name} elements, which Tilewright lacks")
+            raise UnsupportedError(
+                f"attribute '{name}' holds {value.type_name} elements, which Tilewright lacks"
+            )
         return value.array
 
     def axis(self, axis: int, rank: int) -> int:
