@@ -2,9 +2,9 @@
 
     python benchmarks/kernels_gemm.py [--filter gemv] [--seconds 0.3]
 
-The contenders take turns; the table shows each one's least and median processor time (on a shared machine the least
-is the one to compare), the ratio of the least (above 1: faster than torch), and GFLOP/s or GB/s. Packing of constant
-operands is not counted, on either side.
+The contenders take turns; the table shows each one's least and median processor time (on a shared machine the
+least is the one to compare), the ratio of the least (above 1: faster than torch), and GFLOP/s or GB/s. Packing of
+constant operands is not counted, on either side.
 """
 
 import argparse
@@ -57,8 +57,10 @@ CONVS = (
     Conv(96, 96, (56, 56), 7, 1, 96), Conv(512, 512, (7, 7), 3), Conv(512, 512, (3, 3), 3),
     Conv(3, 64, (16, 56, 56), 3), Conv(32, 32, (8, 28, 28), 3), Conv(64, 64, (4, 14, 14), 3, 2),
 )  # fmt: skip
-POOLS = (("max", 64, (112, 112), 3, 2), ("max", 64, (224, 224), 2, 2), ("sum", 192, (28, 28), 3, 1),
-         ("sum", 2048, (7, 7), 7, 7), ("max", 32, (16, 56, 56), 3, 2))  # fmt: skip
+POOLS: tuple[tuple[pool_planar.Mode, int, Shape, int, int], ...] = (
+    ("max", 64, (112, 112), 3, 2), ("max", 64, (224, 224), 2, 2), ("sum", 192, (28, 28), 3, 1),
+    ("sum", 2048, (7, 7), 7, 7), ("max", 32, (16, 56, 56), 3, 2),
+)  # fmt: skip
 
 
 def aligned(shape: Shape) -> np.ndarray:
@@ -78,7 +80,9 @@ def relaid(array: np.ndarray, layout: Layout) -> np.ndarray:
     pads = [layout.pad(axis) for axis in range(rank)]
     array = np.pad(array, [(before, after + -size % block) for size, block, (before, after)
                            in zip(array.shape, blocks, pads, strict=True)])  # fmt: skip
-    parted = array.reshape([n for size, block in zip(array.shape, blocks, strict=True) for n in (size // block, block)])
+    parted = array.reshape(
+        [n for size, block in zip(array.shape, blocks, strict=True) for n in (size // block, block)]
+    )
     order = [2 * axis for axis in layout.order(rank)] + [2 * axis + 1 for axis, _ in layout.blocks]
     order += [dim for dim in range(2 * rank) if dim not in order]
     found = aligned((array.size,))
@@ -153,7 +157,9 @@ def convolutions() -> Iterator[tuple[str, str, float, Call, Call]]:
         expected = convolve(*tensors).numpy()
         y = aligned(expected.shape)
         layout = plan.operand_layouts[0]
-        kernel = conv_planar.build("kernel", plan, typed(x, layout), typed(w), typed(y), StoreResult(View.of(typed(y))))
+        kernel = conv_planar.build(
+            "kernel", plan, typed(x, layout), typed(w), typed(y), StoreResult(View.of(typed(y)))
+        )
         ours = caller(kernel, [relaid(x, layout), w], y)
         ours()
         np.testing.assert_allclose(y, expected, rtol=1e-3, atol=1e-3)
@@ -166,9 +172,6 @@ def pools() -> Iterator[tuple[str, str, float, Call, Call]]:
         rank = len(spatial)
         x = aligned((1, channels, *spatial))
         pad = 1 if size == 3 else 0
-        how = {"kernel": (size,) * rank, "strides": (stride,) * rank, "dilations": (1,) * rank}
-        plan = pool_planar.plan(typed(x), kind=kind, **how, pads=((pad, pad),) * rank, target=targets.host())  # type: ignore[arg-type]
-        assert plan is not None
         of_max = (functional.max_pool2d, functional.max_pool3d)[rank - 2]
         source = torch.from_numpy(x)
 
@@ -180,6 +183,11 @@ def pools() -> Iterator[tuple[str, str, float, Call, Call]]:
 
         expected = pooled().numpy()
         y = aligned(expected.shape)
+        plan = pool_planar.plan(
+            typed(x), typed(y), mode=kind, kernel=(size,) * rank, strides=(stride,) * rank, dilations=(1,) * rank,
+            pads=((pad, pad),) * rank, target=targets.host(),
+        )  # fmt: skip
+        assert plan is not None
         kernel = pool_planar.build("kernel", plan, typed(x), typed(y), StoreResult(View.of(typed(y))))
         ours = caller(kernel, [x], y)
         ours()
@@ -223,7 +231,8 @@ def main() -> None:
                 row = [1e3 * value for taken in (a, b) for value in (min(taken), statistics.median(taken))]
                 ratio = min(b) / min(a)
                 speed = work / min(a) / 1e9
-                print(f"{name:50} {row[0]:12.4f} {row[1]:8.4f} {row[2]:10.4f} {row[3]:8.4f} {ratio:6.2f} {speed:6.1f} {unit}", flush=True)
+                figures = f"{row[0]:12.4f} {row[1]:8.4f} {row[2]:10.4f} {row[3]:8.4f} {ratio:6.2f}"
+                print(f"{name:50} {figures} {speed:6.1f} {unit}", flush=True)
 
 
 if __name__ == "__main__":

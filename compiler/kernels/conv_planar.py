@@ -119,7 +119,7 @@ def plan(
 
 
 def lane_block(result: Shape, lanes: int) -> tuple[int, int]:
-    """(axis, span): a vector takes `span` positions along `axis` and all positions along the axes inside it."""
+    """(axis, span): a vector takes `span` positions along `axis` and all along the axes inside it."""
     axis = len(result) - 1
     inner = 1
     while axis > 0 and 2 * inner * result[axis] <= lanes:
@@ -138,7 +138,9 @@ def _tile(target: Target, outputs: int, needed: int) -> tuple[int, int]:
     return split(outputs, tile_rows(target, vectors))[0], vectors
 
 
-def _channels_outer(x: TensorType, w: TensorType, groups: int, parts: int, items: int, target: Target) -> bool:
+def _channels_outer(
+    x: TensorType, w: TensorType, groups: int, parts: int, items: int, target: Target
+) -> bool:
     """Whether going through all positions before the next channels reads less from beyond L2.
 
     `parts` tiles of channels then read a group's x each; else `items` positions read its weights each.
@@ -152,7 +154,7 @@ def _channels_outer(x: TensorType, w: TensorType, groups: int, parts: int, items
 def build(
     name: str, plan: ConvPlanarPlan, x: TensorType, w: TensorType, result: TensorType, epilogue: Epilogue
 ) -> Kernel:
-    """fn(x, w, <epilogue>, begin, end): x padded as the plan asks or more, w row-major, result (N, O, *spatial)."""
+    """fn(x, w, <epilogue>, begin, end): x padded as planned or more, w row-major, result (N, O, *spatial)."""
     flops = 2 * prod(result.shape) * prod(w.shape[1:])
     b = Builder(name)
     x_view, w_view = View.of(x), View.of(w)
@@ -222,7 +224,7 @@ class _Conv:
         return self.result[2 + self.plan.lane_axis + 1 :]
 
     def points(self, span: int) -> tuple[int, ...]:
-        """By lane, how far its element of x lies from the first one's, for `span` positions of the lane axis."""
+        """By lane, how far its element of x lies from the first, for `span` positions of the lane axis."""
         steps = self.steps[self.plan.lane_axis :]
         return tuple(
             sum(at * step for at, step in zip(place, steps, strict=True))
@@ -302,7 +304,8 @@ def _sums(conv: _Conv, x_at: Index, w_at: Index, channels: int, spans: Sequence[
         """One channel of x at one kernel position."""
         acc = list(acc)
         loaded = [
-            load_points(b, conv.x, x_at, v * lane_step, conv.points(span), lanes) for v, span in enumerate(spans)
+            load_points(b, conv.x, x_at, v * lane_step, conv.points(span), lanes)
+            for v, span in enumerate(spans)
         ]
         for c in range(channels):
             weight = b.load_splat(conv.w, w_at, lanes, offset=c * depth)
@@ -347,8 +350,9 @@ def _sums(conv: _Conv, x_at: Index, w_at: Index, channels: int, spans: Sequence[
             b.for_(0, extents[outer], lambda i, _: blocks(
                 outer + 1, b.add(x_at, b.mul(i, x_steps[outer])), b.add(w_at, b.mul(i, inner))))  # fmt: skip
             return
-        b.for_(0, extents[outer], lambda lo, _: keep(
-            run(outer, lo, b.min(b.add(lo, size), extents[outer]), x_at, w_at, none), True), step=size)  # fmt: skip
+        end = extents[outer]
+        b.for_(0, end, lambda lo, _: keep(
+            run(outer, lo, b.min(b.add(lo, size), end), x_at, w_at, none), True), step=size)  # fmt: skip
 
     keep(none, False)
     blocks(0, x_at, w_at)

@@ -111,7 +111,7 @@ def plan(a: TensorType, w: TensorType, *, target: Target, constant: bool = True)
 
 
 def rows_layout(a: TensorType, tile: int, panels: int) -> Layout:
-    """Row-major; a cache line more a row where many rows whose distance is that of a cache's sets are read often."""
+    """Row-major; a cache line more a row where many rows that fall into the same sets are read often."""
     if tile <= 4 or panels < 4 or a.shape[-1] * a.dtype.bytes % _SET_PERIOD:
         return ROW_MAJOR
     return Layout().with_pads((*((0, 0),) * (a.rank - 1), (0, _CACHE_LINE // a.dtype.bytes)))
@@ -172,7 +172,7 @@ class _Product:
     def block(
         self, x0: Index, w0: Index, lo: Index, hi: Index, rows: int, active: int, rest: int = 0
     ) -> list[Operand]:
-        """sums[row][vector] over steps lo..hi of K, a multiple of the unrolling, and `rest` steps after hi."""
+        """sums[row][vector] over steps lo..hi of K, a multiple of the unrolling, and `rest` more."""
         b, plan = self.b, self.plan
         count = rows * -(-active // plan.lanes)
 
@@ -190,7 +190,7 @@ class _Product:
         self, x0: Index, w0: Index, count: Index, most: int, rows: int, active: int,
         finish: Callable[[Index, Buffer, Index], None],
     ) -> None:  # fmt: skip
-        """Compute `count` <= `most` tiles of `rows` rows; `finish(tile, sums, index)` takes each one's sums."""
+        """Compute `count` <= `most` tiles of `rows` rows; `finish(tile, sums, index)` takes the sums of each."""
         b, plan = self.b, self.plan
         size = rows * plan.vectors * plan.lanes
         rest = self.depth % plan.unroll
@@ -232,7 +232,7 @@ class _Product:
 def build(
     name: str, plan: GemmPlan, a: TensorType, w: TensorType, result: TensorType, epilogue: Epilogue
 ) -> Kernel:
-    """fn(x, w, <epilogue>, begin, end): a (..., M, K) row-major, w in the plan's layout, result (..., M, N)."""
+    """fn(x, w, <epilogue>, begin, end): x is a (..., M, K), w in the plan's layout, the result (..., M, N)."""
     b = Builder(name)
     x_view, w_view = View.of(a), View.of(w)
     x, panels = b.input("x", x_view.type, x_view.size), b.input("w", w_view.type, w_view.size)
@@ -303,7 +303,7 @@ def build(
 
 
 def batch_offset(b: Builder, at: list[Index], shape: Shape, view: View) -> Index:
-    """Where the batch at these coordinates of the result begins; the last of them meet the operand's `shape`."""
+    """Where the batch at these coordinates of the result begins in an operand with leading `shape`."""
     offset: Index = 0
     for axis, extent in enumerate(shape):
         if extent > 1:

@@ -1,17 +1,17 @@
 """Matrix products with so few rows or columns that reading the matrix is all the time they take.
 
-    few rows     x (M <= 3, K), w packed (N / (4W), K, 4W): gemm's loop with several sets of accumulators and
-                 prefetches; one stream through memory
-    one column   x (..., M, K) row-major, w (..., K, 1): lanes along K, added up at the end
+few rows     x (M <= 3, K), w packed (N / (4W), K, 4W): gemm's loop with several sets of accumulators and
+             prefetches; one stream through memory
+one column   x (..., M, K) row-major, w (..., K, 1): lanes along K, added up at the end
 
-    for item = chunk of rows:                          # one column
-      for R rows:
-        sums[R] = 0
-        for k0 in blocks of K:
-          acc[R][U] = 0                                # registers
-          for k in block step U*W: load U vectors of w; a row: load U vectors of x, U fmas
-          sums[R] += acc
-        epilogue(lanes of sums added up)               # one number a row
+for item = chunk of rows:                          # one column
+  for R rows:
+    sums[R] = 0
+    for k0 in blocks of K:
+      acc[R][U] = 0                                # registers
+      for k in block step U*W: load U vectors of w; a row: load U vectors of x, U fmas
+      sums[R] += acc
+    epilogue(lanes of sums added up)               # one number a row
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ _BLOCK = 128
 
 @dataclass(frozen=True)
 class GemvPlan(KernelPlan):
-    """For few rows `product` is gemm's plan; for one column it is None and tiles are `rows` x `vectors` of x."""
+    """Few rows: `product` is gemm's plan. One column: it is None, and tiles are `rows` x `vectors` of x."""
 
     template: ClassVar[str] = "gemv"
     lanes: int
@@ -97,7 +97,7 @@ def dot_chunk(depth: int, rows: int) -> int:
 def build(
     name: str, plan: GemvPlan, a: TensorType, w: TensorType, result: TensorType, epilogue: Epilogue
 ) -> Kernel:
-    """fn(x, w, <epilogue>, begin, end): a (..., M, K) row-major, w in the plan's layout, result (..., M, N)."""
+    """fn(x, w, <epilogue>, begin, end): x is a (..., M, K), w in the plan's layout, the result (..., M, N)."""
     if plan.product is not None:
         return gemm.build(name, plan.product, a, w, result, epilogue)
     b = Builder(name)
@@ -109,6 +109,7 @@ def build(
     batch = () if flat else result.shape[:-2]
     chunk = min(plan.chunk, rows)
     chunks = -(-rows // chunk)
+    row_step = x_view.outer[-2]
 
     def item(number: Index, _: list[Operand]) -> None:
         *at, piece = unflatten(b, number, (*batch, chunks))
@@ -120,7 +121,7 @@ def build(
         def some(row: Index, count: int) -> None:
             sums = dots(
                 b, plan.lanes, plan.vectors, plan.fused, depth,
-                [(x, b.add(x0, b.mul(row, depth)), r * depth) for r in range(count)], (column, w0),
+                [(x, b.add(x0, b.mul(row, row_step)), r * row_step) for r in range(count)], (column, w0),
             )  # fmt: skip
             for r, value in enumerate(sums):
                 leading = unflatten(b, b.add(row, r), a.shape[:-1]) if flat else [*at, b.add(row, r)]
@@ -173,7 +174,8 @@ def dots(
 
     long = BLOCK * stride
     first = main % long
-    sums = b.for_(first, main, further, step=long, carried=block(0, first, []) if first else zeros(type, lanes, count))
+    sums = block(0, first, []) if first else zeros(type, lanes, count)
+    sums = b.for_(first, main, further, step=long, carried=sums)
     if rest:
         sums = [b.add(x, y) for x, y in zip(sums, block(main, main, widths), strict=True)]
     return [b.reduce("add", value) for value in sums]

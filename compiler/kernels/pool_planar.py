@@ -7,8 +7,8 @@
         for outer kernel positions inside x: for kernel column: acc = max(acc, load)
       each border column: the same over what of its window lies inside; lanes along the window if it is wide
 
-Elements outside x take no part: a maximum of negative numbers is negative whatever the pads. NaN wins every maximum. A
-window without any element gives the least number, or a sum of zero.
+Elements outside x take no part: a maximum of negative numbers is negative whatever the pads. NaN wins every
+maximum. A window without any element gives the least number, or a sum of zero.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,11 @@ import numpy as np
 
 from tilewright.compiler.ir.types import ROW_MAJOR, Shape, TensorType
 from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
-from tilewright.compiler.kernels.tiles import Pads, load_points, unflatten, window_counts
+from tilewright.compiler.kernels.tiles import Pads, load_points, unflatten
 from tilewright.compiler.loops import BOOL, Buffer, Builder, Const, Index, Operand, Type
 from tilewright.compiler.targets import Target
 
-Kind = Literal["max", "sum"]
+Mode = Literal["max", "sum"]
 
 _MOST_UNROLLED = 8
 
@@ -34,7 +34,7 @@ class PoolPlanarPlan(KernelPlan):
     """What to compute, by vectors of `lanes` windows."""
 
     template: ClassVar[str] = "pool_planar"
-    kind: Kind
+    mode: Mode
     kernel: Shape
     strides: Shape
     dilations: Shape
@@ -43,15 +43,15 @@ class PoolPlanarPlan(KernelPlan):
 
 
 def plan(
-    x: TensorType, *, kind: Kind, kernel: Shape, strides: Shape, dilations: Shape, pads: Pads, target: Target
-) -> PoolPlanarPlan | None:
-    """How to pool x (N, C, *spatial); None for 16-bit floats, bool, and empty tensors."""
+    x: TensorType, result: TensorType, *, mode: Mode, kernel: Shape, strides: Shape, dilations: Shape, pads: Pads,
+    target: Target,
+) -> PoolPlanarPlan | None:  # fmt: skip
+    """How to pool x (N, C, *spatial) to result (N, C, *windows); None for 16-bit floats, bool, and empty tensors."""
     supported = x.dtype.is_integer or x.dtype.name in ("f32", "f64")
-    windows = window_counts(x.shape[2:], kernel, strides, dilations, pads)
-    if not supported or not all((*x.shape, *windows)):
+    if not supported or result.dtype != x.dtype or not all((*x.shape, *result.shape)):
         return None
     lanes = target.lanes(x.dtype.bits)
-    return PoolPlanarPlan((ROW_MAJOR,), ROW_MAJOR, kind, kernel, strides, dilations, pads, lanes)
+    return PoolPlanarPlan((ROW_MAJOR,), ROW_MAJOR, mode, kernel, strides, dilations, pads, lanes)
 
 
 @dataclass(frozen=True)
@@ -63,18 +63,19 @@ class _Pool:
     x: Buffer
     view: View
     shape: Shape
+    windows: Shape
 
     def identity(self, lanes: int) -> Const:
         """What takes no part."""
         type: Type = self.x.type
-        if self.plan.kind == "sum":
+        if self.plan.mode == "sum":
             return Const(type.vector(lanes), 0)
         least = float("-inf") if type.is_float else int(np.iinfo(f"{type.kind}{type.bytes}").min)
         return Const(type.vector(lanes), least)
 
     def join(self, a: Operand, b: Operand) -> Operand:
         """The maximum or the sum."""
-        joined: Operand = self.b.max(a, b) if self.plan.kind == "max" else self.b.add(a, b)
+        joined: Operand = self.b.max(a, b) if self.plan.mode == "max" else self.b.add(a, b)
         return joined
 
     def outer(self, at: list[Index], start: Index, lanes: int, row: Callable[[Index], Operand]) -> Operand:
@@ -96,35 +97,41 @@ class _Pool:
 
     def inside(self, axis: int, at: Index) -> tuple[Index, Index]:
         """The range of kernel positions along `axis` that lie inside x, for the window number `at`."""
-        b, plan = self.b, self.plan
-        taps, stride, dilation = plan.kernel[axis], plan.strides[axis], plan.dilations[axis]
-        before, after = plan.pads[axis]
         if isinstance(at, int):
-            first = at * stride - before
-            end = -(-(self.shape[2 + axis] - first) // dilation)
-            return max(-(first // dilation), 0), max(min(end, taps), 0)
+            return self.inside_known(axis, at)
+        b, plan, before = self.b, self.plan, self.plan.pads[axis][0]
+        taps, stride, dilation = plan.kernel[axis], plan.strides[axis], plan.dilations[axis]
         start = b.mul(at, stride)
         lo, hi = 0, taps
         if before:
             lo = b.div(b.add(b.max(b.sub(before, start), 0), dilation - 1), dilation)
-        if after:
+        if (self.windows[axis] - 1) * stride + (taps - 1) * dilation - before >= self.shape[2 + axis]:
             room = b.sub(self.shape[2 + axis] + before + dilation - 1, start)
             hi = b.min(b.div(b.max(room, 0), dilation), taps)
         return lo, hi
 
+    def inside_known(self, axis: int, at: int) -> tuple[int, int]:
+        """`inside` for a window known now."""
+        first = at * self.plan.strides[axis] - self.plan.pads[axis][0]
+        dilation = self.plan.dilations[axis]
+        end = -((first - self.shape[2 + axis]) // dilation)
+        return max(-(first // dilation), 0), max(min(end, self.plan.kernel[axis]), 0)
 
-def build(
-    name: str, plan: PoolPlanarPlan, x: TensorType, result: TensorType, epilogue: Epilogue
-) -> Kernel:
-    """fn(x, <epilogue>, begin, end) for x (N, C, *spatial) row-major and result (N, C, *windows)."""
+
+def build(name: str, plan: PoolPlanarPlan, x: TensorType, result: TensorType, epilogue: Epilogue) -> Kernel:
+    """fn(x, <epilogue>, begin, end) for x (N, C, *spatial) row-major and result (N, C, *windows).
+
+    The result may have more windows than the pads allow: what lies beyond takes no part either.
+    """
     b = Builder(name)
     view = View.of(x)
-    pool = _Pool(b, plan, b.input("x", view.type, view.size), view, x.shape)
+    pool = _Pool(b, plan, b.input("x", view.type, view.size), view, x.shape, result.shape[2:])
     epilogue.declare(b)
     begin, end = b.scalar("begin"), b.scalar("end")
     first, stop = _interior(plan, x.shape[-1], result.shape[-1])
     steps = [stride * size for stride, size in zip(plan.strides, view.outer[2:], strict=True)]
-    origin = view.origin - sum(before * size for (before, _), size in zip(plan.pads, view.outer[2:], strict=True))
+    before = [pad * size for (pad, _), size in zip(plan.pads, view.outer[2:], strict=True)]
+    origin = view.origin - sum(before)
 
     def item(number: Index, _: list[Operand]) -> None:
         image, channel, *at = unflatten(b, number, result.shape[:-1])
@@ -153,7 +160,7 @@ def build(
 
 
 def _interior(plan: PoolPlanarPlan, width: int, columns: int) -> tuple[int, int]:
-    """The columns whose windows lie inside a row: first .. stop. None where a lone column is better taken by itself."""
+    """The columns whose windows lie inside a row: first .. stop; none where there is only one."""
     before, stride = plan.pads[-1][0], plan.strides[-1]
     reach = (plan.kernel[-1] - 1) * plan.dilations[-1] + 1
     first = min(-(-before // stride), columns)
@@ -171,13 +178,13 @@ def _columns(pool: _Pool, index: Index, active: int) -> Operand:
         at, offset = (index, k * dilation) if isinstance(k, int) else (b.add(index, b.mul(k, dilation)), 0)
         return [pool.join(acc[0], load_points(b, pool.x, at, offset, points, lanes))]
 
-    none = [pool.identity(lanes)]
+    acc: list[Operand] = [pool.identity(lanes)]
     if taps > _MOST_UNROLLED:
-        return b.for_(0, taps, tap, carried=none)[0]
+        return b.for_(0, taps, tap, carried=acc)[0]
     if stride != 2 or dilation != 1 or lanes == 1:
         for k in range(taps):
-            none = tap(k, none)
-        return none[0]
+            acc = tap(k, acc)
+        return acc[0]
     # Two taps next to each other are the even and the odd lanes of the same two vectors.
     for k in range(0, taps - 1, 2):
         low = b.load(pool.x, index, lanes, offset=k, active=min(2 * active, lanes))
@@ -186,13 +193,13 @@ def _columns(pool: _Pool, index: Index, active: int) -> Operand:
             high = b.load(pool.x, index, lanes, offset=k + lanes, active=2 * active - lanes)
         even = b.shuffle(low, high, range(0, 2 * lanes, 2))
         odd = b.shuffle(low, high, range(1, 2 * lanes, 2))
-        none = [pool.join(none[0], pool.join(even, odd))]
-    return (tap(taps - 1, none) if taps % 2 else none)[0]
+        acc = [pool.join(acc[0], pool.join(even, odd))]
+    return (tap(taps - 1, acc) if taps % 2 else acc)[0]
 
 
 def _column_lanes(pool: _Pool, position: int) -> int:
     """Lanes along a column's window: a vector where its rows are contiguous and fill half of one."""
-    lo, hi = pool.inside(len(pool.plan.kernel) - 1, position)
+    lo, hi = pool.inside_known(len(pool.plan.kernel) - 1, position)
     wide = pool.plan.dilations[-1] == 1 and 2 * (hi - lo) >= pool.plan.lanes
     return pool.plan.lanes if wide else 1
 
@@ -200,7 +207,7 @@ def _column_lanes(pool: _Pool, position: int) -> int:
 def _column(pool: _Pool, index: Index, position: int) -> Operand:
     """One kernel row of a column's window joined, where column 0's window begins at x[index]."""
     b, plan = pool.b, pool.plan
-    lo, hi = pool.inside(len(plan.kernel) - 1, position)
+    lo, hi = pool.inside_known(len(plan.kernel) - 1, position)
     dilation, lanes = plan.dilations[-1], _column_lanes(pool, position)
     start = b.add(index, position * plan.strides[-1])
     whole = lo + (hi - lo) // lanes * lanes
@@ -212,7 +219,7 @@ def _column(pool: _Pool, index: Index, position: int) -> Operand:
     if whole < hi:
         rest = hi - whole
         loaded: Operand = b.load(pool.x, b.add(start, whole), lanes, active=rest)
-        if plan.kind == "max":
+        if plan.mode == "max":
             read = b.vector_const([lane < rest for lane in range(lanes)], BOOL)
             loaded = b.select(read, loaded, pool.identity(lanes))
         value = pool.join(value, loaded)
@@ -220,4 +227,4 @@ def _column(pool: _Pool, index: Index, position: int) -> Operand:
 
 
 def _joined_lanes(pool: _Pool, value: Operand) -> Operand:
-    return pool.b.reduce("max" if pool.plan.kind == "max" else "add", value)
+    return pool.b.reduce("max" if pool.plan.mode == "max" else "add", value)

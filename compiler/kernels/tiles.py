@@ -1,7 +1,7 @@
 """What the templates over row-major data share: register tiles, multiply-add, item numbers taken apart.
 
-    vectors, rows = 2, tile_rows(target, 2)        14 rows of 2 vectors on 32 registers of AVX-512
-    batch, panel = unflatten(b, item, (batches, panels))
+vectors, rows = 2, tile_rows(target, 2)        14 rows of 2 vectors on 32 registers of AVX-512
+batch, panel = unflatten(b, item, (batches, panels))
 """
 
 from collections.abc import Sequence
@@ -87,10 +87,10 @@ def window_counts(spatial: Shape, kernel: Shape, strides: Shape, dilations: Shap
 def load_points(
     b: Builder, x: Buffer, at: Index, offset: int, points: tuple[int, ...], lanes: int
 ) -> Operand:
-    """A vector of the elements at these increasing distances from `at + offset`; lanes beyond them hold anything.
+    """A vector of the elements at these increasing distances from `at + offset`.
 
-    Loads as few runs of memory as cover them and shuffles them together, or gathers where that takes many. What
-    lies before the first element and after the last one is not read.
+    Lanes beyond them hold anything. Loads as few runs of memory as cover them and shuffles them together, or
+    gathers where that takes many. What lies before the first element and after the last one is not read.
     """
     starts: list[int] = []
     number = []
@@ -115,6 +115,10 @@ def load_points(
     for count, run in enumerate(runs[1:], start=1):
         # Lanes of earlier runs lie in place once two runs have been merged.
         chosen = [at if count == 1 else lane for lane, at in enumerate(place)]
-        chosen = [lanes + at if of == count else kept for kept, at, of in zip(chosen, place, number, strict=True)]
-        merged = b.shuffle(merged, run, [*(lane % (2 * lanes) for lane in chosen), *[0] * (lanes - len(points))])
+        chosen = [
+            lanes + at if of == count else kept for kept, at, of in zip(chosen, place, number, strict=True)
+        ]
+        merged = b.shuffle(
+            merged, run, [*(lane % (2 * lanes) for lane in chosen), *[0] * (lanes - len(points))]
+        )
     return merged
