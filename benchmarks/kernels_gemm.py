@@ -2,9 +2,9 @@
 
     python benchmarks/kernels_gemm.py [--filter gemv] [--seconds 0.3]
 
-The contenders take turns; the table shows each one's least and median processor time (on a shared machine the
-least is the one to compare), the ratio of the least (above 1: faster than torch), and GFLOP/s or GB/s. Packing of
-constant operands is not counted, on either side.
+The contenders take turns; the table shows each one's least and median processor time (on a shared machine
+compare the least), the ratio of the least (above 1: faster than torch), and GFLOP/s or GB/s. Packing constant
+operands is not counted, on either side.
 """
 
 import argparse
@@ -29,8 +29,8 @@ from tilewright.runtime.jit import Engine
 Call = Callable[[], object]
 
 GEMM = (
-    (126, 768, 768), (126, 768, 3072), (126, 3072, 768), (126, 1024, 4096), (504, 1024, 1024), (8, 1024, 4096),
-    (4, 512, 512), (32, 512, 1000), (197, 64, 197), (1000, 100, 10), (2048, 2048, 2048),
+    (126, 768, 768), (126, 768, 3072), (126, 3072, 768), (126, 1024, 4096), (504, 1024, 1024),
+    (8, 1024, 4096), (4, 512, 512), (32, 512, 1000), (197, 64, 197), (1000, 100, 10), (2048, 2048, 2048),
 )  # fmt: skip
 GEMV = ((25088, 4096), (4096, 4096), (4096, 1000), (512, 1000), (128, 10), (4096, 1))
 
@@ -175,8 +175,12 @@ def pools() -> Iterator[tuple[str, str, float, Call, Call]]:
         of_max = (functional.max_pool2d, functional.max_pool3d)[rank - 2]
         source = torch.from_numpy(x)
 
-        def pooled(kind: str = kind, of_max: Callable[..., torch.Tensor] = of_max, source: torch.Tensor = source,
-                   how: tuple[int, int, int] = (size, stride, pad)) -> torch.Tensor:  # fmt: skip
+        def pooled(
+            kind: str = kind,
+            of_max: Callable[..., torch.Tensor] = of_max,
+            source: torch.Tensor = source,
+            how: tuple[int, int, int] = (size, stride, pad),
+        ) -> torch.Tensor:
             if kind == "max":
                 return of_max(source, *how)
             return functional.avg_pool2d(source, *how, divisor_override=1)
@@ -184,8 +188,8 @@ def pools() -> Iterator[tuple[str, str, float, Call, Call]]:
         expected = pooled().numpy()
         y = aligned(expected.shape)
         plan = pool_planar.plan(
-            typed(x), typed(y), mode=kind, kernel=(size,) * rank, strides=(stride,) * rank, dilations=(1,) * rank,
-            pads=((pad, pad),) * rank, target=targets.host(),
+            typed(x), typed(y), mode=kind, kernel=(size,) * rank, strides=(stride,) * rank,
+            dilations=(1,) * rank, pads=((pad, pad),) * rank, target=targets.host(),
         )  # fmt: skip
         assert plan is not None
         kernel = pool_planar.build("kernel", plan, typed(x), typed(y), StoreResult(View.of(typed(y))))
@@ -197,7 +201,7 @@ def pools() -> Iterator[tuple[str, str, float, Call, Call]]:
 
 
 def times(calls: list[Call], seconds: float) -> list[list[float]]:
-    """Seconds of processor time a call, by contender: turns of at least 0.1 ms until `seconds` have passed."""
+    """Seconds of processor time a call, by contender: turns of at least 0.1 ms, for `seconds`."""
     found: list[list[float]] = [[] for _ in calls]
     repeats = []
     for call in calls:

@@ -8,8 +8,8 @@
           load VECTORS vectors of x; an output channel: broadcast its weight, VECTORS fmas
         epilogue(sums)
 
-Lanes run along the last spatial axis of the result: plain loads at stride 1, two loads and a shuffle at stride
-2, gathers from stride 5 on. Where rows are so short that several fit a vector, one vector takes them all:
+Lanes run along the last spatial axis of the result: plain loads at stride 1, two loads and a shuffle at
+stride 2, gathers from stride 5 on. Where rows are so short that several fit a vector, one takes them all:
 
     result (5, 7), 16 lanes:   axis 0 is the lane axis, two rows of 7 a vector, 14 lanes used
 
@@ -49,8 +49,8 @@ class ConvPlanarPlan(KernelPlan):
     """The convolution's attributes and its tile: `channels` output channels by `vectors` vectors.
 
     A vector covers `span` positions along spatial axis `lane_axis` and everything inside them.
-    `channels_outer`: items go through all positions before the next output channels. `whole`: the kernel covers
-    the input, and the tile is filters by vectors along the kernel.
+    `channels_outer`: items go through all positions before the next output channels. `whole`: the kernel
+    covers the input, and the tile is filters by vectors along the kernel.
     """
 
     template: ClassVar[str] = "conv_planar"
@@ -131,7 +131,8 @@ def lane_block(result: Shape, lanes: int) -> tuple[int, int]:
 def _tile(target: Target, outputs: int, needed: int) -> tuple[int, int]:
     """(channels, vectors) of a tile, for `outputs` channels and `needed` vectors along the lane axis.
 
-    Wide tiles read longer pieces of more rows of x and fewer weights; a last tile is as narrow as what is left.
+    Wide tiles read longer pieces of more rows of x and fewer weights; a last tile is as narrow as what is
+    left.
     """
     most = 4 if outputs > 1 else 8 if target.registers > 16 else 6
     vectors = split(needed, most)[0]

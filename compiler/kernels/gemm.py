@@ -13,8 +13,8 @@
       for tile, row in chunk: epilogue(sums)
 
 The block sums also keep chains of additions short, which is what accuracy asks for. Rows beyond the last
-whole tile are a tile of their own size; columns beyond the last whole panel are zeros of the packing and are not
-stored.
+whole tile are a tile of their own size; columns beyond the last whole panel are zeros of the packing and are
+not stored.
 """
 
 from collections.abc import Callable
@@ -49,8 +49,8 @@ class GemmPlan(KernelPlan):
     """The register tile: `rows` rows of `vectors` vectors of `lanes` elements, `unroll` steps of K at a time.
 
     `chunk` is how many row tiles one item takes, `block` how many steps of K one chain of additions. `chains`
-    sets of accumulators take the steps in turn, where one set is too small to hide an fma's latency. `ahead` is
-    how many steps of K w is prefetched ahead.
+    sets of accumulators take the steps in turn, where one set is too small to hide an fma's latency. `ahead`
+    is how many steps of K w is prefetched ahead.
     """
 
     template: ClassVar[str] = "gemm"
@@ -85,8 +85,8 @@ def plan(a: TensorType, w: TensorType, *, target: Target, constant: bool = True)
     """How to multiply a (..., M, K) by w (..., K, N); None for other element types or empty operands.
 
     `constant` says that packing w costs nothing at run time; where it does, w is packed only if enough rows
-    share the cost. Rows of a are asked for with physical padding where they would all fall into the same sets of a
-    cache; the kernel takes them without it too.
+    share the cost. Rows of a are asked for with physical padding where they would all fall into the same sets
+    of a cache; the kernel takes them without it too.
     """
     if not supported(a, w):
         return None
@@ -190,7 +190,7 @@ class _Product:
         self, x0: Index, w0: Index, count: Index, most: int, rows: int, active: int,
         finish: Callable[[Index, Buffer, Index], None],
     ) -> None:  # fmt: skip
-        """Compute `count` <= `most` tiles of `rows` rows; `finish(tile, sums, index)` takes the sums of each."""
+        """Compute `count` <= `most` tiles of `rows` rows; `finish(tile, sums, index)` takes each one's."""
         b, plan = self.b, self.plan
         size = rows * plan.vectors * plan.lanes
         rest = self.depth % plan.unroll
@@ -232,7 +232,7 @@ class _Product:
 def build(
     name: str, plan: GemmPlan, a: TensorType, w: TensorType, result: TensorType, epilogue: Epilogue
 ) -> Kernel:
-    """fn(x, w, <epilogue>, begin, end): x is a (..., M, K), w in the plan's layout, the result (..., M, N)."""
+    """fn(x, w, <epilogue>, begin, end): a (..., M, K), w in the plan's layout, the result (..., M, N)."""
     b = Builder(name)
     x_view, w_view = View.of(a), View.of(w)
     x, panels = b.input("x", x_view.type, x_view.size), b.input("w", w_view.type, w_view.size)

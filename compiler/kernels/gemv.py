@@ -97,7 +97,7 @@ def dot_chunk(depth: int, rows: int) -> int:
 def build(
     name: str, plan: GemvPlan, a: TensorType, w: TensorType, result: TensorType, epilogue: Epilogue
 ) -> Kernel:
-    """fn(x, w, <epilogue>, begin, end): x is a (..., M, K), w in the plan's layout, the result (..., M, N)."""
+    """fn(x, w, <epilogue>, begin, end): a (..., M, K), w in the plan's layout, the result (..., M, N)."""
     if plan.product is not None:
         return gemm.build(name, plan.product, a, w, result, epilogue)
     b = Builder(name)

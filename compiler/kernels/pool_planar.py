@@ -27,6 +27,7 @@ from tilewright.compiler.targets import Target
 Mode = Literal["max", "sum"]
 
 _MOST_UNROLLED = 8
+_MOST_COLUMNS = 8
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,13 @@ class PoolPlanarPlan(KernelPlan):
 
 
 def plan(
-    x: TensorType, result: TensorType, *, mode: Mode, kernel: Shape, strides: Shape, dilations: Shape, pads: Pads,
-    target: Target,
+    x: TensorType, result: TensorType, *, mode: Mode, kernel: Shape, strides: Shape, dilations: Shape,
+    pads: Pads, target: Target,
 ) -> PoolPlanarPlan | None:  # fmt: skip
-    """How to pool x (N, C, *spatial) to result (N, C, *windows); None for 16-bit floats, bool, and empty tensors."""
+    """How to pool x (N, C, *spatial) to result (N, C, *windows).
+
+    None for 16-bit floats, bool, and empty tensors.
+    """
     supported = x.dtype.is_integer or x.dtype.name in ("f32", "f64")
     if not supported or result.dtype != x.dtype or not all((*x.shape, *result.shape)):
         return None
@@ -151,8 +155,17 @@ def build(name: str, plan: PoolPlanarPlan, x: TensorType, result: TensorType, ep
             value = pool.outer(at, index, plan.lanes, lambda i: _columns(pool, i, active))
             epilogue.store(b, [*where, (position, 0)], value, active)
 
-        for position in (*range(first), *range(stop, result.shape[-1])):
-            column(position)
+        def far(position: Index, _: list[Operand]) -> None:
+            value = pool.outer(at, start, 1, lambda i: _far_column(pool, i, position))
+            epilogue.store(b, [*where, (position, 0)], value, 1)
+
+        borders = (0, first), (stop, result.shape[-1])
+        for lo, hi in borders:
+            if hi - lo > _MOST_COLUMNS:
+                b.for_(lo, hi, far)
+                continue
+            for position in range(lo, hi):
+                column(position)
         b.lanes(stop - first, plan.lanes, vector)
 
     b.for_(begin, end, item)
@@ -224,6 +237,22 @@ def _column(pool: _Pool, index: Index, position: int) -> Operand:
             loaded = b.select(read, loaded, pool.identity(lanes))
         value = pool.join(value, loaded)
     return value
+
+
+def _far_column(pool: _Pool, index: Index, position: Index) -> Operand:
+    """`_column` for a column known at run time: where there are too many to write code for each."""
+    b, plan = pool.b, pool.plan
+    lo, hi = pool.inside(len(plan.kernel) - 1, position)
+    dilation, lanes = plan.dilations[-1], plan.lanes if plan.dilations[-1] == 1 else 1
+    start = b.add(index, b.mul(position, plan.strides[-1]))
+    count = b.max(b.sub(hi, lo), 0)
+    whole = b.add(lo, b.mul(b.div(count, lanes), lanes))
+
+    def tap(k: Index, acc: list[Operand], width: int) -> list[Operand]:
+        return [pool.join(acc[0], b.load(pool.x, b.add(start, b.mul(k, dilation)), width))]
+
+    wide = b.for_(lo, whole, lambda k, acc: tap(k, acc, lanes), step=lanes, carried=[pool.identity(lanes)])
+    return b.for_(whole, hi, lambda k, acc: tap(k, acc, 1), carried=[_joined_lanes(pool, wide[0])])[0]
 
 
 def _joined_lanes(pool: _Pool, value: Operand) -> Operand:

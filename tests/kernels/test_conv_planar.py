@@ -63,8 +63,8 @@ def check(
         for shape in (x_shape, w_shape)
     )
     how: dict[str, Any] = {
-        "strides": strides or (1,) * rank, "pads": pads or ((0, 0),) * rank, "dilations": dilations or (1,) * rank,
-        "groups": groups,
+        "strides": strides or (1,) * rank, "pads": pads or ((0, 0),) * rank,
+        "dilations": dilations or (1,) * rank, "groups": groups,
     }  # fmt: skip
     got = convolve(x, w, target, extra, **how)
     if dtype[0] == "i":
@@ -137,7 +137,8 @@ def test_long_sums(target: Target, x: Shape, w: Shape) -> None:
 
 @pytest.mark.parametrize("result, lanes, axis, span", [
     ((100,), 16, 0, 16), ((5,), 16, 0, 5), ((5, 7), 16, 0, 2), ((5, 9), 16, 1, 9), ((2, 2, 2), 16, 0, 2),
-    ((9, 2, 2), 16, 0, 4), ((9, 4, 4), 16, 1, 4), ((3, 1, 1), 1, 2, 1), ((1, 1), 16, 0, 1), ((50, 1), 16, 0, 16),
+    ((9, 2, 2), 16, 0, 4), ((9, 4, 4), 16, 1, 4), ((3, 1, 1), 1, 2, 1), ((1, 1), 16, 0, 1),
+    ((50, 1), 16, 0, 16),
 ])  # fmt: skip
 def test_vectors_take_whole_rows_where_several_fit(result: Shape, lanes: int, axis: int, span: int) -> None:
     assert lane_block(result, lanes) == (axis, span)

@@ -70,16 +70,16 @@ def pooled(
 
 
 def check(
-    shape: Shape, kernel: Shape, target: Target, dtype: str = "f4", *, strides: Shape = (), dilations: Shape = (),
-    pads: Pads = (), extra: Shape = (),
+    shape: Shape, kernel: Shape, target: Target, dtype: str = "f4", *, strides: Shape = (),
+    dilations: Shape = (), pads: Pads = (), extra: Shape = (),
 ) -> None:  # fmt: skip
     rank = len(kernel)
     x = (np.random.default_rng(sum(shape)).standard_normal(shape) * 30 - 50).astype(dtype)
     modes: tuple[Mode, ...] = ("max", "sum")
     for mode in modes:
         how: dict[str, Any] = {
-            "mode": mode, "kernel": kernel, "strides": strides or (1,) * rank, "dilations": dilations or (1,) * rank,
-            "pads": pads or ((0, 0),) * rank,
+            "mode": mode, "kernel": kernel, "strides": strides or (1,) * rank,
+            "dilations": dilations or (1,) * rank, "pads": pads or ((0, 0),) * rank,
         }  # fmt: skip
         expected = reference(x, **how)
         got = pooled(x, expected.shape, target, extra, **how)
@@ -119,6 +119,8 @@ def test_element_types(target: Target, dtype: str) -> None:
     [
         ((2, 3, 60), (5,), {"dilations": (3,), "pads": ((4, 6),)}),
         ((1, 2, 50), (40,), {"pads": ((20, 20),)}),
+        ((1, 2, 50), (40,), {"pads": ((20, 9),), "strides": (2,), "dilations": (1,)}),
+        ((1, 1, 3, 41), (3, 20), {"pads": ((1, 1), (19, 30)), "dilations": (1, 2)}),
         ((1, 2, 12, 90), (3, 4), {"strides": (2, 4)}),
         ((1, 2, 12, 90), (2, 3), {"strides": (3, 7), "dilations": (2, 1)}),
         ((2, 2, 5, 6, 20), (3, 2, 3), {"strides": (2, 1, 2), "pads": ((1, 1), (0, 1), (1, 1))}),
