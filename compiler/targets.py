@@ -37,11 +37,9 @@ class Target:
 
 _LINUX = "x86_64-unknown-linux-gnu"
 _ROWS = (
-    Target("x86-64-v2", _LINUX, "x86-64-v2", "", 128, 16),
     Target("x86-64-v3", _LINUX, "x86-64-v3", "", 256, 16),
     Target("x86-64-v4", _LINUX, "x86-64-v4", "", 512, 32),
     Target("aarch64", "aarch64-unknown-linux-gnu", "generic", "+neon", 128, 32),
-    Target("generic-x86-64", _LINUX, "x86-64", "", 128, 16),
 )
 
 
@@ -63,8 +61,10 @@ def host() -> Target:
         bits, registers = 512, 32
     elif {"avx2", "fma"} <= has:
         bits, registers = 256, 16
+    elif triple.startswith("aarch64"):
+        bits, registers = 128, 32
     else:
-        bits, registers = 128, 32 if triple.startswith("aarch64") else 16
+        raise UnsupportedError("this processor lacks AVX2 or FMA, which Tilewright's code needs on x86")
     l1, l2 = (_cache_bytes(level, default) for level, default in ((1, 32 << 10), (2, 1 << 20)))
     return Target("host", triple, llvm.get_host_cpu_name(), features.flatten(), bits, registers, l1, l2)
 
