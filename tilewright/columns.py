@@ -299,8 +299,7 @@ def sampler_graph(features: Graph, size: Size) -> Graph:
     g = GraphBuilder("sampler")
     maps = []
     for layer, value in zip(features.output_names, features.outputs, strict=True):
-        channels, *spatial = *value.type.shape[1:], 1, 1
-        height, width = spatial[:2]
+        channels, height, width = (*value.type.shape[1:], 1, 1)[:3]
         type = TensorType(F32, (height * width, channels))
         maps.append((g.input(layer, type), height, width))
     rows, columns = (g.input(name, TensorType(I64, (PIXELS_A_CALL,))) for name in ("rows", "columns"))

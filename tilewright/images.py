@@ -131,7 +131,7 @@ def _from_array(source: Any, name: str = "the image") -> Array:
         raise ImageError(f"{name} has shape {shape}, channels first; pass numpy.moveaxis(image, 0, -1)")
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (1, 2, 3, 4)):
         raise ImageError(f"{name} has shape {shape}; expected HxW, HxWx3 or HxWx4")
-    _check_size(*array.shape[:2], name)
+    _check_size(array.shape[0], array.shape[1], name)
     array = _standard_range(array, name)
     array = array[..., None] if array.ndim == 2 else array
     channels = array.shape[2]
@@ -169,7 +169,7 @@ def _over_white(colour: Array, alpha: Array) -> Array:
         # Rounded integer division by 255; the products need 16 bits.
         wide, cover = colour.astype(np.uint16), alpha.astype(np.uint16)
         return ((wide * cover + 255 * (255 - cover) + 127) // 255).astype(np.uint8)
-    return colour * alpha + (1 - alpha)
+    return np.asarray(colour * alpha + (1 - alpha))
 
 
 def _check_size(height: int, width: int, name: str) -> None:

@@ -13,8 +13,10 @@ matplotlib draws (without pyplot, so no display and no global state), scikit-lea
 the extra "demo" and are imported when needed.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +45,7 @@ def write_pictures(
     photograph: Array,
     folder: Path,
     clusters: int = 2,
-    progress: Callable[[str], None] = lambda name: None,
+    progress: Callable[[str], object] = str,
 ) -> list[Path]:
     """Write all pictures into `folder`; returns their paths. `photograph` is RGB (H, W, 3).
 
@@ -52,22 +54,19 @@ def write_pictures(
     """
     means = {layer: mean_map(columns, [part]) for layer, part in parts.items()}
     pictures: dict[str, Callable[[], Figure]] = {
-        f"mean_{file_name(layer)}": lambda layer=layer, image=image: _single(
-            f"{layer}, mean activation", image
-        )
+        f"mean_{file_name(layer)}": partial(_single, f"{layer}, mean activation", image)
         for layer, image in means.items()
     }
     grouped = {}
     for group, members in groups(list(parts)).items():
         grouped[group] = mean_map(columns, [parts[layer] for layer in members])
-        title = f"{group}: {' + '.join(members)}"
-        pictures[f"group_{group}"] = lambda title=title, image=grouped[group]: _single(title, image)
+        pictures[f"group_{group}"] = partial(_single, f"{group}: {' + '.join(members)}", grouped[group])
     chosen = {layer: choose_maps(columns, part, MAPS_A_LAYER) for layer, part in parts.items()}
-    pictures["feature_maps"] = lambda: _montage(columns, parts, chosen)
+    pictures["feature_maps"] = partial(_montage, columns, parts, chosen)
     progress("clusters")
     labels = cluster(columns, clusters)
-    pictures["clusters"] = lambda: _clusters(labels, photograph)
-    pictures["overview"] = lambda: _overview(photograph, means, grouped, labels)
+    pictures["clusters"] = partial(_clusters, labels, photograph)
+    pictures["overview"] = partial(_overview, photograph, means, grouped, labels)
     written = []
     for name, draw in pictures.items():
         progress(name)
@@ -86,7 +85,7 @@ def mean_map(columns: Array, parts: Sequence[slice]) -> Array:
     maps = [columns[part].mean(axis=0) for part in parts]
     if len(maps) == 1:
         return np.asarray(maps[0])
-    return np.mean([(m - m.mean()) / (m.std() or 1) for m in maps], axis=0)
+    return np.asarray(np.mean([(m - m.mean()) / (m.std() or 1) for m in maps], axis=0))
 
 
 def choose_maps(columns: Array, part: slice, count: int) -> list[int]:
@@ -102,7 +101,7 @@ def choose_maps(columns: Array, part: slice, count: int) -> list[int]:
     standard = (thin - thin.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1)[:, None]
     order = np.argsort(-spread, kind="stable")
     chosen: list[int] = []
-    passed = []
+    passed: list[int] = []
     for channel in order:
         alike = standard[chosen] @ standard[channel] / thin.shape[1] if chosen else np.zeros(1)
         (passed if np.abs(alike).max() > 0.8 else chosen).append(int(channel))
@@ -121,6 +120,7 @@ def cluster(columns: Array, count: int) -> Array:
     with _drawing():
         from sklearn.cluster import KMeans
         from sklearn.decomposition import PCA
+        from sklearn.exceptions import ConvergenceWarning
 
     channels, height, width = columns.shape
     pixels = columns.reshape(channels, -1)
@@ -140,7 +140,10 @@ def cluster(columns: Array, count: int) -> Array:
     # (x - mean) / spread projected, without a copy of all pixels.
     directions = (pca.components_ / spread).astype(np.float32)
     reduced = (directions @ pixels - (directions @ mean.astype(np.float32))[:, None]).T
-    found = KMeans(count, n_init=4, random_state=0).fit_predict(np.ascontiguousarray(reduced))
+    with warnings.catch_warnings():
+        # Of fewer different pixels than clusters it makes fewer clusters, and warns.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = KMeans(count, n_init=4, random_state=0).fit_predict(np.ascontiguousarray(reduced))
     rank = np.argsort(np.argsort(-np.bincount(found, minlength=count), kind="stable"), kind="stable")
     return np.asarray(rank[found].reshape(height, width))
 
@@ -173,12 +176,19 @@ def _figure(width: float, height: float) -> "Figure":
 def _show(axes: Any, image: Array, title: str, size: float = 11, **how: Any) -> Any:
     """An image without axes; maps are stretched to the 1st and 99.5th percentile."""
     if image.ndim == 2 and not how:
-        low, high = np.percentile(image, (1, 99.5))
-        how = {"cmap": COLORMAP, "vmin": low, "vmax": high if high > low else low + 1}
+        low, high = _limits(image)
+        how = {"cmap": COLORMAP, "vmin": low, "vmax": high}
     axes.set_axis_off()
+    axes.set(xticks=[], yticks=[])  # matplotlib spends time on ticks that it does not draw
     if title:
         axes.set_title(title, fontsize=size)
     return axes.imshow(image, interpolation="nearest", **how)
+
+
+def _limits(image: Array) -> tuple[float, float]:
+    """What the ends of the colour map stand for."""
+    low, high = np.percentile(image, (1, 99.5))
+    return float(low), float(high) if high > low else float(low) + 1
 
 
 def _proportions(image: Array, width: float) -> tuple[float, float]:
@@ -197,19 +207,27 @@ def _single(title: str, image: Array) -> "Figure":
 
 
 def _montage(columns: Array, parts: Parts, chosen: Mapping[str, Sequence[int]]) -> "Figure":
-    """One row a layer, one feature map a cell, titled by its channel in the layer."""
+    """One row a layer, one feature map a cell, titled by its channel in the layer.
+
+    All maps are one image: forty separate axes take matplotlib seconds.
+    """
+    height, width = columns.shape[1:]
+    gap = max(1, width // 40)
+    title = max(1, height // 8)
     across = max(map(len, chosen.values()))
-    width, height = _proportions(columns[0], 1.5)
-    figure = _figure(width * across + 0.4, (height + 0.25) * len(chosen))
-    cells = figure.subplots(len(chosen), across, squeeze=False)
-    for row, (layer, channels) in zip(cells, chosen.items(), strict=True):
-        for axes in row[len(channels) :]:
-            axes.set_axis_off()
-        for axes, channel in zip(row, channels, strict=False):
-            _show(axes, np.asarray(columns[channel]), str(channel - parts[layer].start), 8)
-        row[0].text(
-            -0.08, 0.5, layer, transform=row[0].transAxes, rotation=90, ha="right", va="center", fontsize=11
-        )
+    sheet = np.full((len(chosen) * (height + title), across * (width + gap) - gap), np.nan, np.float32)
+    figure = _figure(1.5 * across, 1.5 * across * sheet.shape[0] / sheet.shape[1])
+    axes = figure.subplots()
+    for row, (layer, channels) in enumerate(chosen.items()):
+        top = row * (height + title) + title
+        for column, channel in enumerate(channels):
+            left = column * (width + gap)
+            low, high = _limits(columns[channel])
+            sheet[top : top + height, left : left + width] = (columns[channel] - low) / (high - low)
+            number = str(channel - parts[layer].start)
+            axes.text(left + width / 2, top - title / 5, number, ha="center", va="bottom", fontsize=8)
+        axes.text(-gap, top + height / 2, layer, rotation=90, ha="right", va="center", fontsize=11)
+    _show(axes, sheet, "", cmap=COLORMAP, vmin=0, vmax=1)
     return figure
 
 
@@ -245,7 +263,8 @@ def _overview(
     across = 2.6 * (len(above) + 1)
     below = _proportions(labels, across / len(means))
     figure = _figure(across, tall[1] + below[1] + 0.6)
-    upper, lower = figure.subfigures(2, 1, height_ratios=[tall[1] + 0.3, below[1] + 0.3])
+    sheets: Any = figure.subfigures(2, 1, height_ratios=[tall[1] + 0.3, below[1] + 0.3])
+    upper, lower = sheets
     cells = upper.subplots(1, len(above) + 1)
     for axes, (title, image) in zip(cells, above, strict=False):
         _show(axes, image, title)

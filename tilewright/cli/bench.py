@@ -3,6 +3,7 @@
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,12 +28,15 @@ class Timing:
     """Billions of operations a second at the median, a multiply-add counted as two."""
 
 
-def measure(model: Model, rounds: int, seconds: float) -> Timing:
+def measure(model: Model, shapes: Sequence[tuple[int, ...]], rounds: int, seconds: float) -> Timing:
     """Time calls on random inputs: `rounds` of them, or if that is 0 as many as fit into `seconds`."""
     random = np.random.default_rng(0)
-    inputs = [random_array(spec.dtype, known_shape(model, spec), random) for spec in model.inputs]
-    outputs = [empty(spec) for spec in model.outputs]
-    flops = sum(k.flops for k in model.executable(tuple(x.shape for x in inputs)).manifest.kernels)
+    inputs = [
+        random_array(spec.dtype, shape, random) for spec, shape in zip(model.inputs, shapes, strict=True)
+    ]
+    manifest = model.executable(tuple(shapes)).manifest
+    outputs = [empty(spec) for spec in manifest.outputs]
+    flops = sum(kernel.flops for kernel in manifest.kernels)
     times: list[float] = []
     model(*inputs, out=outputs)
     began = time.perf_counter()
@@ -63,28 +67,28 @@ def bench(
     with working(f"compiling {model}"):
         started = time.perf_counter()
         compiled = compile(model, outputs=names(outputs), shapes=dict(shapes))
-        inputs = [(spec, known_shape(compiled, spec)) for spec in compiled.inputs]
+        inputs = {spec.name: known_shape(compiled, spec) for spec in compiled.inputs}
+        manifest = compiled.executable(tuple(inputs.values())).manifest
         compiling = time.perf_counter() - started
     with working(f"running {model}"):
-        timing = measure(compiled, rounds or 0, 3.0)
-    kernels = compiled.executable(tuple(shape for _, shape in inputs)).manifest
+        timing = measure(compiled, tuple(inputs.values()), rounds or 0, 3.0)
     facts: dict[str, Any] = {
         "model": model,
-        "inputs": {spec.name: shape for spec, shape in inputs},
+        "inputs": inputs,
         "compile_ms": compiling * 1e3,
-        "workspace_bytes": kernels.workspace_bytes,
-        "kernels": len(kernels.kernels),
+        "workspace_bytes": manifest.workspace_bytes,
+        "kernels": len(manifest.kernels),
         **asdict(timing),
     }
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
-    listing = table("", ">")
-    for name, shape in facts["inputs"].items():
+    listing = table("", "")
+    for name, shape in inputs.items():
         listing.add_row(f"input {name}", shown(shape))
     listing.add_row("compile", f"{compiling:.2f} s")
     listing.add_row("kernel calls", str(facts["kernels"]))
-    listing.add_row("workspace", f"{kernels.workspace_bytes / 2**20:.1f} MiB")
+    listing.add_row("workspace", f"{manifest.workspace_bytes / 2**20:.1f} MiB")
     listing.add_row(f"fastest of {timing.rounds} calls", f"{timing.min:.3f} ms")
     listing.add_row("median", f"{timing.median:.3f} ms ± {timing.spread:.3f}")
     listing.add_row("at the median", f"{timing.gflops:.1f} GFLOP/s")

@@ -85,7 +85,7 @@ def console() -> Console:
 
 def table(*columns: str, title: str | None = None) -> Table:
     """An empty table; a column named with a leading '>' is aligned to the right."""
-    result = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    result = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=any(columns))
     for column in columns:
         result.add_column(
             column.removeprefix(">"),

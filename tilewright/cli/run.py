@@ -20,6 +20,7 @@ from tilewright.cli.options import (
 )
 from tilewright.errors import CallError
 from tilewright.pictures import file_name
+from tilewright.runtime.artifact import TensorSpec
 from tilewright.runtime.model import Model
 
 
@@ -85,16 +86,20 @@ def _missing(model: Model, given: dict[str, Any], seed: int | None) -> dict[str,
     return {spec.name: random_array(spec.dtype, known_shape(model, spec), random) for spec in lacking}
 
 
-def known_shape(model: Model, spec: Any) -> tuple[int, ...]:
-    """The shape of an input; raises CallError if a dimension is not known."""
-    if any(isinstance(dim, str) for dim in spec.shape):
-        example = "x".join("1" if isinstance(dim, str) else str(dim) for dim in spec.shape)
+def known_shape(model: Model, spec: TensorSpec) -> tuple[int, ...]:
+    """The shape of an input, an unknown first dimension (the batch) taken for 1.
+
+    Raises CallError if another dimension is not known.
+    """
+    dims = [1 if i == 0 and isinstance(dim, str) else dim for i, dim in enumerate(spec.shape)]
+    if any(isinstance(dim, str) for dim in dims):
+        example = "x".join("224" if isinstance(dim, str) else str(dim) for dim in dims)
         raise CallError(
             f"input '{spec.name}' has unknown dimensions, {shown(spec.shape)}; pass for example --shape "
             f"{spec.name}={example}",
             model=model.name,
         )
-    return tuple(int(dim) for dim in spec.shape)
+    return tuple(int(dim) for dim in dims)
 
 
 def _paths(into: Path, results: dict[str, Any]) -> list[Path]:
