@@ -100,13 +100,20 @@ def canonical(region: Region) -> Region:
     fill = region.output.fill
     last = len(region.extents) - 1
 
+    # A copy whose rows lie whole in the source reads it in order: reads wait, writes do not.
+    main = region.output.access
+    sizes = [axis for axis, extent in enumerate(region.extents) if extent > 1]
+    if sizes and not region.reduced and not fill:
+        inner = min(sizes, key=lambda axis: abs(main.strides[axis]) or 1 << 60)
+        whole = [a for a in region.inputs if all(a.strides[axis] for axis in sizes)]
+        if len(whole) == 1 and abs(whole[0].strides[inner]) == 1 == abs(main.strides[inner]):
+            main = whole[0]
+
     def weight(axis: int) -> tuple[int, ...]:
         """What orders the axes: a filled one stays innermost."""
         if fill and axis == last:
             return (0,)
-        strides = [abs(access.strides[axis]) for access in accesses]
-        main = strides[0] or max(strides)
-        return (1, main)
+        return (1, abs(main.strides[axis]) or max(abs(access.strides[axis]) for access in accesses))
 
     kept = [axis for axis, extent in enumerate(region.extents) if extent != 1 or (fill and axis == last)]
     kept.sort(key=weight, reverse=True)

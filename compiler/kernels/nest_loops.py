@@ -20,6 +20,12 @@ KEEP_COST = 8
 """Values that cost more are kept for the next pass instead of computed again."""
 SCRATCH_BYTES = 16 << 10
 """Stack that kept values of one row may take."""
+LIGHT = 6
+"""Bodies of at most this cost are unrolled more: waiting for memory or for an accumulator outweighs their code."""
+COLUMN_VECTORS = 8
+"""Accumulators along a kept lane axis where the body is light."""
+PREFETCH_BYTES = 32 << 10
+"""Rows of at most so many bytes are fetched while the one before is computed."""
 BLOCK = 64
 """Long chains of additions are cut in blocks of so many, which keeps their rounding error low."""
 
@@ -60,6 +66,7 @@ class RegionEmitter:
         self.passes = self.plan_passes()
         self.kept_in = self.plan_kept_values()
         self.unroll = self.plan_unroll()
+        self.prefetching = self.plan_prefetch()
         self.memo: list[dict[tuple[object, int], Operand]] = [{}]
         self.bases: list[dict[object, Index]] = [{}]
         self.active = self.lanes
@@ -181,16 +188,20 @@ class RegionEmitter:
 
     def plan_unroll(self) -> int:
         """Vectors computed side by side, for the latency of accumulators."""
-        if not self.reduced:
-            return 1
         heaviest = max((self.costs[root] for n in range(len(self.passes)) for root in self.roots(n)), default=0)
-        most = -(-self.region.extents[self.lane] // self.lanes)
-        wanted = 4 if heaviest <= 6 else 2
-        if not self.rows and any(where == "scratch" for _, where in self.kept_in.values()):
-            wanted = min(wanted, 2)
-        while wanted > max(most, 1):
+        most = max(self.region.extents[self.lane] // self.lanes, 1)
+        if not self.reduced:
+            wanted = 4 if heaviest <= LIGHT else 1
+        elif self.rows:
+            wanted = 4 if heaviest <= LIGHT else 2
+        elif heaviest <= LIGHT and len(self.passes) == 1:
+            # Many lanes side by side read long pieces of each row.
+            wanted = COLUMN_VECTORS
+        else:
+            wanted = 2
+        while wanted > most:
             wanted //= 2
-        return max(wanted, 1)
+        return wanted
 
     def plan_items(self) -> tuple[int, int, int]:
         """(k, c, n): an item is all kept axes before the k-th, and one of n chunks of c steps along that."""
@@ -459,11 +470,15 @@ class RegionEmitter:
         """One group of vectors of pass `number`: accumulate and store."""
         reduces, stores = self.passes[number]
         self.memo.append({})
+        if number == self.prefetching:
+            self.prefetch()
         carried = list(carried)
+        for u in range(self.unroll):
+            for root in self.roots(number):
+                self.value(root, u)
         for u in range(self.unroll):
             for position, r in enumerate(reduces):
                 value = self.value(r.arg, u)
-                value = self.b.splat(value, self.lanes)
                 if self.rows and active < self.lanes:
                     value = self.b.select(self.lane_mask(active), value, self.identity(r))
                 at = position * self.unroll + u
@@ -472,6 +487,26 @@ class RegionEmitter:
                 self.store(u, fill)
         self.memo.pop()
         return carried
+
+    def plan_prefetch(self) -> int:
+        """The pass that fetches the next row's inputs, -1 for none: of several, the one that computes most."""
+        n = self.region.extents[self.lane]
+        if not self.rows or not self.kept or len(self.reduced) > 1 or len(self.passes) < 2:
+            return -1
+        costs = [sum(self.costs[root] for root in self.roots(p)) for p in range(len(self.passes))]
+        return costs.index(max(costs)) if n >= 4 * self.lanes else -1
+
+    def prefetch(self) -> None:
+        """Ask for the next row's elements of every input that moves on with the rows."""
+        axis = self.kept[-1]
+        for position in range(len(self.region.inputs)):
+            place = self.places[position]
+            step = place.steps[axis]
+            if place.lane != 1 or not 0 < step * place.buffer.type.bytes <= PREFETCH_BYTES:
+                continue
+            for u in range(self.unroll):
+                index, offset = self.address(position, u)
+                self.b.prefetch(place.buffer, index, offset=offset + step)
 
     def lane_mask(self, active: int) -> Operand:
         """True in the first `active` lanes."""

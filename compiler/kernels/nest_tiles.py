@@ -16,7 +16,7 @@ from tilewright.compiler.loops import Buffer, Builder, Index, Operand
 
 MAX_TILE = 16
 """Rows of a tile: what the registers hold."""
-BLOCK = 4
+BLOCK = 16
 """Tiles along t before the next ones along l: whole cache lines of both arrays come together."""
 
 
@@ -46,7 +46,6 @@ class TileEmitter(RegionEmitter):
 
     def plan_items(self) -> tuple[int, int, int]:
         """(unused, elements along t an item takes, such chunks along t)."""
-        self.lanes = self.lanes if self.lanes > 2 else 4
         self.turned = [
             position
             for position, access in enumerate(self.region.inputs)
