@@ -191,7 +191,7 @@ class RegionEmitter:
         heaviest = max((self.costs[root] for n in range(len(self.passes)) for root in self.roots(n)), default=0)
         most = max(self.region.extents[self.lane] // self.lanes, 1)
         if not self.reduced:
-            wanted = 4 if heaviest <= LIGHT else 1
+            wanted = 4 if heaviest <= LIGHT else 2
         elif self.rows:
             wanted = 4 if heaviest <= LIGHT else 2
         elif heaviest <= LIGHT and len(self.passes) == 1:
