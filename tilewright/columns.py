@@ -35,7 +35,7 @@ from tilewright.compiler.targets import Target, by_name
 from tilewright.errors import CallError, GraphError, ModelError, ResourceError, TilewrightError
 from tilewright.frontends.onnx.model import Port, read_model
 from tilewright.frontends.onnx.translate import needed_inputs, translate
-from tilewright.images import load_image, resize_image
+from tilewright.images import MAX_PIXELS, load_image, resize_image
 from tilewright.runtime.model import Model, empty
 
 Array = npt.NDArray[Any]
@@ -351,6 +351,8 @@ def _checked_size(size: Size) -> Size:
     height, width = size
     if height < 1 or width < 1:
         raise CallError(f"size is {height}x{width}; expected a positive height and width")
+    if height * width > MAX_PIXELS:
+        raise ResourceError(f"size is {height}x{width}, more than 2**28 pixels; pass a smaller one")
     return int(height), int(width)
 
 

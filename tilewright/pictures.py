@@ -134,6 +134,8 @@ def cluster(columns: Array, count: int) -> Array:
     mean, spread = sample.mean(axis=0), sample.std(axis=0)
     spread = np.where(spread > 0, spread, 1)
     standard = (sample - mean) / spread
+    if not standard.any():
+        return np.zeros((height, width), np.int64)
     pca = PCA(
         min(COMPONENTS, *standard.shape), svd_solver="randomized", iterated_power=2, random_state=0
     ).fit(standard)

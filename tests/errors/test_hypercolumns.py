@@ -27,6 +27,7 @@ def extractor(**options: Any) -> tw.Hypercolumns:
         ({"layers": []}, GraphError, "no output is asked for"),
         ({"layers": ["conv1_1", "conv1_1"]}, GraphError, "'conv1_1' is asked for twice"),
         ({"size": (0, 24)}, CallError, "size is 0x24; expected a positive"),
+        ({"size": (1 << 20, 1 << 20)}, ResourceError, r"more than 2\*\*28 pixels; pass a smaller one"),
         ({"preprocess": "keras"}, CallError, "preprocess= is 'keras'; expected vgg16, torchvision, none or"),
     ],
 )
@@ -62,9 +63,10 @@ def test_images_of_any_size_have_none_to_prepare_for() -> None:
         extractor(size=None).prepare()
 
 
-def test_a_result_larger_than_memory() -> None:
+def test_a_result_larger_than_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns.os, "sysconf", lambda name: 64)
     with pytest.raises(ResourceError, match=r"the result takes .* GiB, this machine has .*pixels="):
-        extractor(size=(300_000, 50_000))(np.broadcast_to(np.uint8(0), (1, 1, 3)))
+        extractor()(IMAGE)
 
 
 def test_layers_made_for_one_size_of_images() -> None:

@@ -13,10 +13,10 @@ from typing import Any
 import click
 
 from tilewright import __version__
-from tilewright.cli.bench import bench
-from tilewright.cli.hypercolumns import hypercolumns
-from tilewright.cli.inspect import inspect
-from tilewright.cli.run import run
+from tilewright.cli.bench import bench as _bench
+from tilewright.cli.hypercolumns import hypercolumns as _hypercolumns
+from tilewright.cli.inspect import inspect as _inspect
+from tilewright.cli.run import run as _run
 from tilewright.errors import TilewrightError
 
 
@@ -61,7 +61,8 @@ def cli(verbose: int) -> None:
         logging.basicConfig(level=level, format="%(name)s: %(message)s", stream=sys.stderr)
 
 
-for _command in (hypercolumns, run, inspect, bench):
+# Under names of their own: `tilewright.cli.run` is the module.
+for _command in (_hypercolumns, _run, _inspect, _bench):
     cli.add_command(_command)
 
 

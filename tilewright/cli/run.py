@@ -57,6 +57,7 @@ def run(
     random: int | None,
 ) -> None:
     """Run MODEL, an ONNX file, on arrays and print what comes out."""
+    into = None if output is None else folder(output)
     given = {name: read_array(name, path) for name, path in inputs}
     wanted = {name: array.shape for name, array in given.items()} | dict(shapes)
     with working(f"compiling {model}"):
@@ -68,8 +69,8 @@ def run(
         numbers = [f"{f(array):.6g}" for f in (np.min, np.mean, np.max)] if array.size else ["", "", ""]
         listing.add_row(name, str(array.dtype), shown(array.shape), *numbers)
     console().print(listing)
-    if output is not None:
-        for path, array in zip(_paths(folder(output), results), results.values(), strict=True):
+    if into is not None:
+        for path, array in zip(_paths(into, results), results.values(), strict=True):
             np.save(path, array)
             console().print(f"wrote {path}")
 
