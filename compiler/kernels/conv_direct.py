@@ -24,7 +24,7 @@ from typing import ClassVar
 
 from tilewright.compiler.ir.types import Layout, TensorType
 from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
-from tilewright.compiler.kernels.tiles import fuses, multiply_add, unflatten
+from tilewright.compiler.kernels.tiles import multiply_add, unflatten
 from tilewright.compiler.loops import Builder, Index, Operand
 from tilewright.compiler.loops.nodes import Buffer
 from tilewright.compiler.targets import Target
@@ -62,7 +62,6 @@ class Plan(KernelPlan):
     column_tiles: int
     rows_outer: bool
     prefetch: bool
-    fused: bool
     strides: Pair
     pads: Pads
     dilations: Pair
@@ -144,7 +143,6 @@ def plan(
         column_tiles=column_tiles,
         rows_outer=2 * weight_bytes <= target.l2 < 2 * x.elements * x.dtype.bytes,
         prefetch=weight_bytes > target.l2 // 2,
-        fused=fuses(target),
         strides=strides,
         pads=pads,
         dilations=dilations,
@@ -439,9 +437,7 @@ class _Builder:
                 for k, place in enumerate(places):
                     pixel = b.load_splat(self.x_buffer, at_x, plan.lanes, offset=place + c * x.inner[1])
                     for v in range(vectors):
-                        sums[v * len(places) + k] = multiply_add(
-                            b, pixel, taps[v], sums[v * len(places) + k], plan.fused
-                        )
+                        sums[v * len(places) + k] = multiply_add(b, pixel, taps[v], sums[v * len(places) + k])
             return sums
 
         def prefetch(at_w: Index) -> None:

@@ -28,7 +28,6 @@ from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, Vie
 from tilewright.compiler.kernels.tiles import (
     BLOCK,
     Pads,
-    fuses,
     load_points,
     multiply_add,
     split,
@@ -65,7 +64,6 @@ class ConvPlanarPlan(KernelPlan):
     span: int
     channels_outer: bool
     whole: bool
-    fused: bool
 
 
 def plan(
@@ -114,7 +112,6 @@ def plan(
         span=span,
         channels_outer=_channels_outer(x, w, groups, -(-outputs // channels), rows, target),
         whole=whole,
-        fused=fuses(target),
     )
 
 
@@ -134,7 +131,8 @@ def _tile(target: Target, outputs: int, needed: int) -> tuple[int, int]:
     Wide tiles read longer pieces of more rows of x and fewer weights; a last tile is as narrow as what is
     left.
     """
-    most = 4 if outputs > 1 else 8 if target.registers > 16 else 6
+    many = target.registers > 16
+    most = (4 if many else 3) if outputs > 1 else (8 if many else 6)
     vectors = split(needed, most)[0]
     return split(outputs, tile_rows(target, vectors))[0], vectors
 
@@ -188,7 +186,7 @@ def _rows(
         def some(filter: Index, count: int) -> None:
             channel = b.add(b.mul(group, outputs), filter)
             filters = [(weights, b.mul(channel, depth), r * depth) for r in range(count)]
-            sums = dots(b, plan.lanes, plan.vectors, plan.fused, depth, filters, (source, image_at))
+            sums = dots(b, plan.lanes, plan.vectors, depth, filters, (source, image_at))
             for r, value in enumerate(sums):
                 epilogue.store(b, [(image, 0), (channel, r), *[(0, 0)] * (x.rank - 2)], value, 1)
 
@@ -311,7 +309,7 @@ def _sums(conv: _Conv, x_at: Index, w_at: Index, channels: int, spans: Sequence[
         for c in range(channels):
             weight = b.load_splat(conv.w, w_at, lanes, offset=c * depth)
             for v in range(vectors):
-                acc[c * vectors + v] = multiply_add(b, weight, loaded[v], acc[c * vectors + v], plan.fused)
+                acc[c * vectors + v] = multiply_add(b, weight, loaded[v], acc[c * vectors + v])
         return acc
 
     def sweep(level: int, x_at: Index, w_at: Index, acc: list[Operand]) -> list[Operand]:

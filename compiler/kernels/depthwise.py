@@ -28,7 +28,7 @@ from tilewright.compiler.kernels.conv_direct import (
     split,
 )
 from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
-from tilewright.compiler.kernels.tiles import fuses, multiply_add
+from tilewright.compiler.kernels.tiles import multiply_add
 from tilewright.compiler.loops import Builder, Index, Operand
 from tilewright.compiler.targets import Target
 
@@ -48,7 +48,6 @@ class Plan(KernelPlan):
     pixels: int
     band: int
     window: bool
-    fused: bool
     strides: Pair
     pads: Pads
     dilations: Pair
@@ -98,7 +97,6 @@ def plan(
         pixels=pixels,
         band=band,
         window=window,
-        fused=fuses(target),
         strides=strides,
         pads=pads,
         dilations=dilations,
@@ -157,7 +155,7 @@ def build(
             offset = origin + row * x_view.outer[2] + column * x_view.outer[3]
             value = b.load(x_buffer, at, lanes, offset=offset)
             for place, tap in reached:
-                sums[place] = multiply_add(b, value, taps[tap], sums[place], plan.fused)
+                sums[place] = multiply_add(b, value, taps[tap], sums[place])
 
     def sums_of_tile(
         block: Index, at: Index, filters: list[Operand], rows: int, pixels: int

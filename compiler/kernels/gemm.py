@@ -26,7 +26,6 @@ from tilewright.compiler.ir.types import ROW_MAJOR, Layout, Shape, TensorType
 from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
 from tilewright.compiler.kernels.tiles import (
     BLOCK,
-    fuses,
     multiply_add,
     split,
     tile_rows,
@@ -42,6 +41,7 @@ _LEAST_ITEMS = 16
 _CACHE_LINE = 64
 _SET_PERIOD = 2048
 _SMALL_BLOCK = 64
+_ROWS_WORTH_PACKING = 100
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,6 @@ class GemmPlan(KernelPlan):
     chains: int = 1
     block: int = BLOCK
     ahead: int = 8
-    fused: bool = True
 
 
 def supported(a: TensorType, w: TensorType) -> bool:
@@ -84,17 +83,18 @@ def panels_layout(rank: int, width: int) -> Layout:
 def plan(a: TensorType, w: TensorType, *, target: Target, constant: bool = True) -> GemmPlan | None:
     """How to multiply a (..., M, K) by w (..., K, N); None for other element types or empty operands.
 
-    `constant` says that packing w costs nothing at run time; where it does, w is packed only if enough rows
-    share the cost. Rows of a are asked for with physical padding where they would all fall into the same sets
-    of a cache; the kernel takes them without it too.
+    `constant` says that packing w costs nothing at run time; where it does, w is packed only if it exceeds L2
+    and enough rows share the cost. Rows of a are asked for with physical padding where they would all fall
+    into the same sets of a cache; the kernel takes them without it too.
     """
     if not supported(a, w):
         return None
     lanes, rows = target.lanes(a.dtype.bits), flat_rows(a, w)
     vectors = panel_vectors(target, rows, -(-w.shape[-1] // lanes))
     tile, whole, _ = split(rows, tile_rows(target, vectors))
-    packed = constant or rows >= 2 * tile_rows(target, vectors)
     width = vectors * lanes
+    large = w.shape[-1] * w.shape[-2] * w.dtype.bytes > target.l2
+    packed = constant or (large and rows >= _ROWS_WORTH_PACKING)
     return GemmPlan(
         operand_layouts=(
             rows_layout(a, tile, w.shape[-1] // width),
@@ -106,7 +106,6 @@ def plan(a: TensorType, w: TensorType, *, target: Target, constant: bool = True)
         rows=tile,
         chunk=_chunk(w, tile, width, whole),
         block=BLOCK if rows > tile_rows(target, 2) else _SMALL_BLOCK,
-        fused=fuses(target),
     )
 
 
@@ -166,7 +165,7 @@ class _Product:
                 value = b.load_splat(self.x, x_at, plan.lanes, offset=row * self.row_step + step)
                 for v in range(vectors):
                     at = (step % plan.chains * rows + row) * vectors + v
-                    sums[at] = multiply_add(b, value, columns[v], sums[at], plan.fused)
+                    sums[at] = multiply_add(b, value, columns[v], sums[at])
         return sums
 
     def block(

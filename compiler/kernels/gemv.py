@@ -22,7 +22,7 @@ from tilewright.compiler.ir.types import ROW_MAJOR, TensorType
 from tilewright.compiler.kernels import gemm
 from tilewright.compiler.kernels.gemm import GemmPlan
 from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
-from tilewright.compiler.kernels.tiles import BLOCK, fuses, multiply_add, total, unflatten, zeros
+from tilewright.compiler.kernels.tiles import BLOCK, multiply_add, total, unflatten, zeros
 from tilewright.compiler.loops import Buffer, Builder, Index, Operand, Type
 from tilewright.compiler.targets import Target
 
@@ -40,7 +40,6 @@ class GemvPlan(KernelPlan):
     rows: int
     vectors: int
     chunk: int
-    fused: bool
     product: GemmPlan | None = None
 
 
@@ -55,7 +54,7 @@ def plan(a: TensorType, w: TensorType, *, target: Target, constant: bool = True)
     if w.shape[-1] == 1:
         tile = dot_tile(target)
         layouts = (ROW_MAJOR, ROW_MAJOR)
-        return GemvPlan(layouts, ROW_MAJOR, lanes, *tile, dot_chunk(a.shape[-1], tile[0]), fuses(target))
+        return GemvPlan(layouts, ROW_MAJOR, lanes, *tile, dot_chunk(a.shape[-1], tile[0]))
     if rows > _FEW_ROWS:
         return None
     vectors = 4 if target.registers >= 32 or rows < _FEW_ROWS else 2
@@ -71,9 +70,8 @@ def plan(a: TensorType, w: TensorType, *, target: Target, constant: bool = True)
         unroll=8,
         block=_BLOCK,
         ahead=max(_AHEAD_BYTES // (vectors * lanes * a.dtype.bytes), 1),
-        fused=fuses(target),
     )
-    return GemvPlan(product.operand_layouts, ROW_MAJOR, lanes, rows, vectors, 1, product.fused, product)
+    return GemvPlan(product.operand_layouts, ROW_MAJOR, lanes, rows, vectors, 1, product)
 
 
 def _chains(accumulators: int, wanted: int) -> int:
@@ -120,7 +118,7 @@ def build(
 
         def some(row: Index, count: int) -> None:
             sums = dots(
-                b, plan.lanes, plan.vectors, plan.fused, depth,
+                b, plan.lanes, plan.vectors, depth,
                 [(x, b.add(x0, b.mul(row, row_step)), r * row_step) for r in range(count)], (column, w0),
             )  # fmt: skip
             for r, value in enumerate(sums):
@@ -137,7 +135,7 @@ def build(
 
 
 def dots(
-    b: Builder, lanes: int, vectors: int, fused: bool, depth: int,
+    b: Builder, lanes: int, vectors: int, depth: int,
     rows: list[tuple[Buffer, Index, int]], other: tuple[Buffer, Index],
 ) -> list[Operand]:  # fmt: skip
     """The products of rows of `depth` elements, each from (buffer, index, offset) on, with one other."""
@@ -155,7 +153,7 @@ def dots(
             for v, n in enumerate(widths):
                 value = b.load(buffer, row_at, lanes, offset=offset + v * lanes, active=n)
                 i = r * vectors + v
-                sums[i] = multiply_add(b, value, loaded[v], sums[i], fused)
+                sums[i] = multiply_add(b, value, loaded[v], sums[i])
         return sums
 
     stride = vectors * lanes

@@ -22,8 +22,8 @@ BLOCK = 256
 def tile_rows(target: Target, vectors: int) -> int:
     """How many rows of `vectors` accumulators fit the registers beside what one step loads.
 
-    AVX-512 broadcasts from memory within an instruction; others hold the broadcast in a register, and where
-    vectors are short more than sixteen accumulators gain nothing.
+    That is its vectors, a broadcast, and one to spare. Where vectors are short more than sixteen accumulators
+    gain nothing.
     """
     rows = (target.registers - vectors - 2) // vectors
     if target.vector_bits < 512 and target.registers > 16:
@@ -31,14 +31,9 @@ def tile_rows(target: Target, vectors: int) -> int:
     return max(rows, 1)
 
 
-def fuses(target: Target) -> bool:
-    """Whether the target multiplies and adds in one instruction; LLVM calls a library function where not."""
-    return not target.triple.startswith(("x86_64", "i686")) or target.vector_bits >= 256
-
-
-def multiply_add(b: Builder, x: Operand, y: Operand, total: Operand, fused: bool) -> Operand:
-    """x * y + total: rounded once on floats of a target that can."""
-    if fused and total.type.is_float:
+def multiply_add(b: Builder, x: Operand, y: Operand, total: Operand) -> Operand:
+    """x * y + total, rounded once on floats."""
+    if total.type.is_float:
         return b.fma(x, y, total)
     added: Operand = b.add(total, b.mul(x, y))
     return added

@@ -1,5 +1,6 @@
 """Matrix products (gemm and gemv) against NumPy and PyTorch, at every vector width, in hostile memory."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,13 @@ from kernels.packing import compute, pack, widths
 from support import Array
 
 from tilewright.compiler import targets
+from tilewright.compiler.codegen.llvm import emit_module
+from tilewright.compiler.codegen.object import assembly, compile_module
 from tilewright.compiler.ir.types import F16, F32, Layout, TensorType, from_numpy
 from tilewright.compiler.kernels import gemm, gemv
 from tilewright.compiler.kernels.kernel import StoreResult, View
 from tilewright.compiler.targets import Target
+from tilewright.runtime.jit import undefined_symbols
 
 DTYPES = ("f4", "f8", "i4", "i8")
 
@@ -168,6 +172,38 @@ def test_nan_and_infinity_stay_in_their_rows_and_columns() -> None:
     finite = np.isfinite(multiply(a, w, targets.host()))
     assert not finite[3].any() and not finite[:, 39].any()
     assert finite[np.arange(20) != 3, :39].all()
+
+
+def test_columns_computed_at_run_time_are_packed_only_where_it_pays() -> None:
+    target = targets.by_name("x86-64-v4")
+
+    def packed(m: int, k: int, n: int) -> bool:
+        a, w = TensorType(F32, (m, k)), TensorType(F32, (k, n))
+        plan = gemm.plan(a, w, target=target, constant=False)
+        assert plan is not None
+        return bool(plan.operand_layouts[1].blocks)
+
+    assert packed(128, 1024, 1024) and not packed(20, 1024, 1024) and not packed(128, 128, 64)
+
+
+@pytest.mark.parametrize("name", ["x86-64-v4", "x86-64-v3", "aarch64"])
+@pytest.mark.parametrize("shape", [(126, 768, 768), (6, 512, 512), (1, 512, 1000), (9, 100, 1)])
+def test_tiles_do_not_spill_and_call_no_library(name: str, shape: tuple[int, int, int]) -> None:
+    m, k, n = shape
+    target = targets.by_name(name)
+    a, w, result = TensorType(F32, (m, k)), TensorType(F32, (k, n)), TensorType(F32, (m, n))
+    module: Any = gemv if gemv.plan(a, w, target=target) else gemm
+    plan = module.plan(a, w, target=target)
+    w = w.with_layout(plan.operand_layouts[1])
+    kernel = module.build("product", plan, a, w, result, StoreResult(View.of(result)))
+    text = emit_module([kernel.function], linkage="")
+    assert undefined_symbols(compile_module(text, target)) == []
+    # The sums lie on the stack too; innermost loops are blocks that end in a jump to their start.
+    loops = re.findall(
+        r"^(\.L\w+):.*\n((?:\t.*\n)*?)\t(?:j\w+|b\.\w+)\t\1$", assembly(text, target), re.MULTILINE
+    )
+    inner = [body for _, body in loops if re.search("vfmadd|fmla", body)]
+    assert inner and not [body for body in inner if re.search(r"\(%rsp|%rbp\)|\[sp", body)]
 
 
 def test_refusals() -> None:
