@@ -14,14 +14,13 @@ from support import Array
 
 from tilewright.compiler import targets
 from tilewright.compiler.codegen.llvm import emit_module
-from tilewright.compiler.codegen.object import assembly, compile_module
+from tilewright.compiler.codegen.object import assembly
 from tilewright.compiler.ir.types import F32, F64, DType, Layout, TensorType, from_numpy
 from tilewright.compiler.kernels import conv_direct
 from tilewright.compiler.kernels.conv_direct import Pads, Pair
 from tilewright.compiler.kernels.kernel import Kernel, StoreResult, View
 from tilewright.compiler.targets import Target
 from tilewright.errors import CompileError
-from tilewright.runtime.jit import undefined_symbols
 
 NONE: Pads = ((0, 0), (0, 0))
 SAME: Pads = ((1, 1), (1, 1))
@@ -301,13 +300,6 @@ def test_main_tiles_do_not_spill(name: str, layer: tuple[int, int, int, int]) ->
     stack = r"[yz]mm.*%r[sb]p|(?:ldr|str|ldp|stp)\tq.*\[sp"
     spilled = [line for body in inner for line in body.splitlines() if re.search(stack, line)]
     assert inner and not spilled, (plan, spilled)
-
-
-@pytest.mark.parametrize("name", ["x86-64-v2", "generic-x86-64"])
-def test_targets_without_fused_multiply_add_call_no_library(name: str) -> None:
-    target = targets.by_name(name)
-    _, text = text_for(target, 7, 20, 20, 3)
-    assert undefined_symbols(compile_module(text, target)) == []
 
 
 @pytest.mark.parametrize(("size", "most"), list(itertools.product(range(1, 40), (1, 2, 7, 14))))
