@@ -15,8 +15,10 @@ from importlib.metadata import version
 from tilewright.compiler.codegen.entry import EntryCall, Location, Space, emit_entry
 from tilewright.compiler.codegen.llvm import emit_module
 from tilewright.compiler.codegen.object import compile_module
+from tilewright.compiler.codegen.pool import has_pool, pool_code
 from tilewright.compiler.ir import Graph, TensorType, Value
 from tilewright.compiler.ir.graph import Array
+from tilewright.compiler.lower.chunks import chunks
 from tilewright.compiler.lower.context import Step
 from tilewright.compiler.lower.graph import lower, nestable
 from tilewright.compiler.passes.canonicalise import canonicalise
@@ -82,8 +84,20 @@ def lower_graph(graph: Graph, target: Target) -> Program:
     return Program(graph, tuple(steps), places)
 
 
-def emit(program: Program) -> tuple[str, Array, int, int]:
-    """(LLVM IR text, constants, workspace bytes, its lower bound) of a program."""
+@dataclass(frozen=True)
+class Emitted:
+    """A program as text: `workspace_bytes` for one thread, of which `thread_bytes` for each further one again."""
+
+    text: str
+    constants: Array
+    workspace_bytes: int
+    workspace_bound: int
+    thread_bytes: int
+    shared: bool
+
+
+def emit(program: Program, shares: bool = True) -> Emitted:
+    """The text of a program; without `shares`, no call is cut into chunks for threads."""
     graph, places = program.graph, program.places
     roots = {value: place.root for value, place in places.items()}
     fixed: dict[Value, tuple[Space, int]] = {value: ("inputs", i) for i, value in enumerate(graph.inputs)}
@@ -114,12 +128,23 @@ def emit(program: Program) -> tuple[str, Array, int, int]:
             return Location("constants", starts[root] + offset)
         return Location("workspace", memory.offsets[root] + offset)
 
-    calls = [
-        EntryCall(step.kernel.function.name, tuple(map(locate, step.arguments)), step.kernel.items)
-        for step in program.steps
-    ]
+    slot = max((-(-step.kernel.scratch // ALIGNMENT) * ALIGNMENT for step in program.steps), default=0)
+    calls = []
+    for step in program.steps:
+        kernel, buffers = step.kernel, tuple(map(locate, step.arguments))
+        if kernel.scratch:
+            buffers = (*buffers, Location("workspace", memory.bytes))
+        calls.append(
+            EntryCall(
+                kernel.function.name, buffers, kernel.items, chunks(kernel) if shares else 1,
+                slot if kernel.scratch else 0,
+            )
+        )  # fmt: skip
     functions = list({step.kernel.function: None for step in program.steps})
-    return emit_module(functions, emit_entry(ENTRY, calls)), constants, memory.bytes, memory.lower_bound
+    return Emitted(
+        emit_module(functions, emit_entry(ENTRY, calls)), constants, memory.bytes + slot, memory.lower_bound + slot,
+        slot, any(call.chunks > 1 for call in calls),
+    )  # fmt: skip
 
 
 def pack_constants(constants: Mapping[Value, Array]) -> tuple[Array, dict[Value, int]]:
@@ -133,6 +158,7 @@ def pack_constants(constants: Mapping[Value, Array]) -> tuple[Array, dict[Value,
     for value, array in constants.items():
         space = blob[starts[value] : starts[value] + array.nbytes]
         space.view(array.dtype).reshape(array.shape)[...] = array
+        blob[starts[value] + array.nbytes :][: -array.nbytes % ALIGNMENT] = 0
     return blob, starts
 
 
@@ -140,9 +166,10 @@ def compile_graph(graph: Graph, target: Target, trace: Trace | None = None) -> A
     """Compile a graph whose shapes are all known."""
     optimised = optimise(graph, target, trace)
     program = lower_graph(optimised, target)
-    text, constants, workspace, bound = emit(program)
+    emitted = emit(program, shares=has_pool(target))
     started = time.perf_counter()
-    code = compile_module(text, target)
+    code = compile_module(emitted.text, target)
+    pool = pool_code(target) if emitted.shared else b""
     log.debug("compile: %.1f ms, %d bytes of code", (time.perf_counter() - started) * 1e3, len(code))
     kernels = tuple(
         KernelSpec(step.kernel.function.name, step.source, step.template, step.kernel.flops)
@@ -150,10 +177,11 @@ def compile_graph(graph: Graph, target: Target, trace: Trace | None = None) -> A
     )
     manifest = Manifest(
         graph.name, ENTRY, tuple(map(tensor_spec, [v.name for v in graph.inputs], [v.type for v in graph.inputs])),
-        tuple(map(tensor_spec, graph.output_names, [v.type for v in graph.outputs])), workspace, bound, kernels,
-        target.name, version("tilewright"),
+        tuple(map(tensor_spec, graph.output_names, [v.type for v in graph.outputs])),
+        emitted.workspace_bytes, emitted.workspace_bound, emitted.thread_bytes, kernels, target.name,
+        version("tilewright"),
     )  # fmt: skip
-    return Artifact(code, constants, manifest)
+    return Artifact(code, emitted.constants, manifest, pool)
 
 
 def tensor_spec(name: str, type: TensorType) -> TensorSpec:
