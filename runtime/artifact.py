@@ -2,9 +2,13 @@
 
     Artifact(code=<ELF bytes>, constants=<uint8 array>, manifest=Manifest(entry="tw_run", inputs=..., ...))
 
-The entry point is `int32 tw_run(void **inputs, void **outputs, void *constants, void *workspace)`; inputs and
-outputs are dense row-major arrays in the order of the manifest, the constants and the workspace 64-byte aligned.
-It keeps no state: calls with different workspaces may run at the same time.
+The entry point is
+
+    int32 tw_run(void **inputs, void **outputs, void *constants, void *workspace, const void *pool, int32 threads)
+
+Inputs and outputs are dense row-major arrays in the order of the manifest, the constants and the workspace 64-byte
+aligned. `pool` is the address of the pool's `tw_pool`, or null: then, or with `threads` below 2, all work is done in
+the caller. It keeps no state: calls with different workspaces may run at the same time.
 """
 
 from dataclasses import dataclass
@@ -41,7 +45,11 @@ class KernelSpec:
 
 @dataclass(frozen=True)
 class Manifest:
-    """How to call an artifact and what is in it. Sizes in bytes; `workspace_bound` is the most alive at once."""
+    """How to call an artifact and what is in it.
+
+    Sizes in bytes: the workspace for one thread; `workspace_bound` the most of it alive at once; `thread_bytes` what
+    the workspace needs more for each further thread.
+    """
 
     name: str
     entry: str
@@ -49,6 +57,7 @@ class Manifest:
     outputs: tuple[TensorSpec, ...]
     workspace_bytes: int
     workspace_bound: int
+    thread_bytes: int
     kernels: tuple[KernelSpec, ...]
     target: str
     version: str
@@ -56,11 +65,16 @@ class Manifest:
 
 @dataclass(frozen=True, eq=False)
 class Artifact:
-    """Everything needed to run a compiled model; it pickles."""
+    """Everything needed to run a compiled model; it pickles.
+
+    `pool` is the object code of the thread pool, the same in all artifacts for an architecture; empty where no
+    kernel call is worth sharing.
+    """
 
     code: bytes
     constants: npt.NDArray[Any]
     manifest: Manifest
+    pool: bytes = b""
 
 
 def aligned_empty(size: int) -> npt.NDArray[np.uint8]:

@@ -7,6 +7,7 @@ MCJIT accepts an object with an undefined symbol and crashes at the call; `undef
 """
 
 import struct
+from collections.abc import Mapping
 from functools import cache
 
 import llvmlite.binding as llvm
@@ -17,13 +18,19 @@ _UNDEFINED, _SYMTAB, _SYMBOL_BYTES = 0, 2, 24
 
 
 class Engine:
-    """Object code mapped into this process, for as long as this object lives."""
+    """Object code mapped into this process, for as long as this object lives.
 
-    def __init__(self, code: bytes) -> None:
-        missing = undefined_symbols(code)
+    `imports` gives the addresses of the functions that the code may use from elsewhere.
+    """
+
+    def __init__(self, code: bytes, imports: Mapping[str, int] | None = None) -> None:
+        given = imports or {}
+        missing = [name for name in undefined_symbols(code) if name not in given]
         if missing:
             raise CompileError(f"the object code needs {', '.join(missing)}, which it must not; please report this")
         _initialise()
+        for name, address in given.items():
+            llvm.add_symbol(name, address)
         machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
             reloc="pic", codemodel="small", jit=True
         )
@@ -32,11 +39,15 @@ class Engine:
         self._engine.finalize_object()
 
     def address(self, symbol: str) -> int:
-        """The address of a function; raises CompileError if there is none."""
+        """The address of a function or constant; raises CompileError if there is none."""
         address: int = self._engine.get_function_address(symbol)
         if not address:
-            raise CompileError(f"the object code has no function {symbol}; please report this")
+            raise CompileError(f"the object code has no {symbol}; please report this")
         return address
+
+    def keep(self) -> None:
+        """Leave the code mapped until the process ends, whatever becomes of this object."""
+        self._engine.detach()
 
 
 @cache

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from tilewright.errors import CallError
 from tilewright.runtime.artifact import Artifact, TensorSpec, aligned_empty
 from tilewright.runtime.jit import Engine
+from tilewright.runtime.threads import pool_address
 
 Array = npt.NDArray[Any]
 Shapes = tuple[tuple[int, ...], ...]
@@ -28,17 +29,20 @@ Specialise = Callable[[Shapes], Artifact]
 LARGE = 1 << 14
 """Bytes from which alignment is worth its time."""
 
-_SIGNATURE = ctypes.CFUNCTYPE(ctypes.c_int32, *(ctypes.c_void_p,) * 4)
+_SIGNATURE = ctypes.CFUNCTYPE(ctypes.c_int32, *(ctypes.c_void_p,) * 5, ctypes.c_int32)
 
 
 class Executable:
-    """An artifact loaded into this process: one combination of input shapes."""
+    """An artifact loaded into this process: one combination of input shapes, computed by `threads` threads."""
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
         self.manifest = artifact.manifest
         self._constants = artifact.constants
         self._engine = Engine(artifact.code)
         self._entry = _SIGNATURE(self._engine.address(artifact.manifest.entry))
+        self._pool = pool_address(artifact.pool) if threads > 1 and artifact.pool else None
+        self._threads = threads if self._pool else 1
+        self._workspace_bytes = self.manifest.workspace_bytes + (self._threads - 1) * self.manifest.thread_bytes
         self._workspaces: list[Array] = []
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
@@ -46,8 +50,11 @@ class Executable:
         try:
             workspace = self._workspaces.pop()
         except IndexError:
-            workspace = aligned_empty(self.manifest.workspace_bytes)
-        code = self._entry(_pointers(inputs), _pointers(outputs), self._constants.ctypes.data, workspace.ctypes.data)
+            workspace = aligned_empty(self._workspace_bytes)
+        code = self._entry(
+            _pointers(inputs), _pointers(outputs), self._constants.ctypes.data, workspace.ctypes.data, self._pool,
+            self._threads,
+        )  # fmt: skip
         self._workspaces.append(workspace)
         if code:
             raise CallError(f"the compiled code returned error {code}", model=self.manifest.name)
@@ -61,6 +68,8 @@ def _pointers(arrays: Sequence[Array]) -> Any:
 class Model:
     """A compiled model; see the module's docstring. `inputs` and `outputs` describe its tensors.
 
+    A call is computed by `threads` threads, the caller one of them.
+
     A dimension that is not known before a call is given by its name, a string; outputs have their shapes only
     once all inputs have.
     """
@@ -71,8 +80,10 @@ class Model:
         inputs: Sequence[tuple[str, str, tuple[int | str, ...]]],
         output_names: Sequence[str],
         specialise: Specialise,
+        threads: int = 1,
     ) -> None:
         self.name = name
+        self.threads = threads
         self._inputs = tuple(inputs)
         self._dtypes = tuple(np.dtype(dtype) for _, dtype, _ in inputs)
         self._output_names = tuple(output_names)
@@ -105,7 +116,7 @@ class Model:
             with self._lock:
                 found = self._made.get(shapes)
                 if found is None:
-                    found = Executable(self._specialise(shapes))
+                    found = Executable(self._specialise(shapes), self.threads)
                     self._made[shapes] = found
         return found
 

@@ -11,6 +11,7 @@ from tilewright.frontends.onnx.model import read_model
 from tilewright.frontends.onnx.translate import needed_inputs, translate
 from tilewright.runtime.artifact import Artifact
 from tilewright.runtime.model import Model
+from tilewright.runtime.threads import count
 
 Source = str | os.PathLike[str] | bytes | Any
 Shape = tuple[int, ...]
@@ -22,6 +23,7 @@ def compile(
     outputs: Sequence[str | int] | None = None,
     shapes: Mapping[str, Shape] | None = None,
     target: str = "host",
+    threads: int = 0,
 ) -> Model:
     """Compile a model into native code.
 
@@ -33,9 +35,12 @@ def compile(
 
     `target` is "host", or a narrower instruction set that the host runs too, such as "x86-64-v3".
 
+    `threads` is how many threads compute a call, the caller one of them; 0 means TILEWRIGHT_NUM_THREADS if that is
+    set, else all cores that this process may use. Results do not depend on it.
+
     Raises TilewrightError; its subclasses say what kind of problem it is (see `tilewright.errors`).
     """
-    machine = by_name(target)
+    machine, workers = by_name(target), count(threads)
     loaded = read_model(source)
     fixed = {name: tuple(shape) for name, shape in (shapes or {}).items()}
     ports = needed_inputs(loaded, outputs)
@@ -60,8 +65,8 @@ def compile(
             named = tuple(f"{port.name}.{i}" if dim is None else dim for i, dim in enumerate(dims))
             inputs.append((port.name, port.dtype.numpy.name, named))
         names = [port.name for port in loaded.outputs] if outputs is None else [str(name) for name in outputs]
-        return Model(loaded.name, inputs, names, specialise)
+        return Model(loaded.name, inputs, names, specialise, workers)
     known = [(value.name, value.type.dtype.numpy.name, value.type.shape) for value in graph.inputs]
-    model = Model(loaded.name, known, graph.output_names, specialise)
+    model = Model(loaded.name, known, graph.output_names, specialise, workers)
     model.executable(tuple(value.type.shape for value in graph.inputs))
     return model

@@ -1,10 +1,15 @@
 """The entry point: one function that calls every kernel of a program in order.
 
-    define i32 @tw_run(ptr %inputs, ptr %outputs, ptr %constants, ptr %workspace)
+    define i32 @tw_run(ptr %inputs, ptr %outputs, ptr %constants, ptr %workspace, ptr %pool, i32 %threads)
       %b0 = load ptr, ptr %inputs                     a buffer: the array of an input or output ...
       %b1 = getelementptr i8, ptr %workspace, i64 64  ... or a piece of the constants or the workspace
       call void @conv_direct_0(ptr %b0, ..., ptr %b1, i64 0, i64 112)
       ret i32 0
+
+With a pool (see `pool`) and more than one thread, a second body runs: it writes the buffers of a call that is worth
+sharing into an array on its stack and hands the pool the kernel's thunk, which computes one chunk from it:
+
+    define internal void @conv_direct_0.chunk(ptr %frame, i32 %chunk, i32 %slot)
 """
 
 from collections.abc import Sequence
@@ -26,39 +31,125 @@ class Location:
 
 @dataclass(frozen=True)
 class EntryCall:
-    """One call: the kernel's symbol, its buffers, and how many items it computes."""
+    """One call: the kernel's symbol, its buffers, how many items it computes, in how many chunks.
+
+    `slot_bytes` is 0, or says that the last buffer is the scratch of slot 0; those of further slots follow it at
+    this distance. Calls of one symbol agree in all but their buffers.
+    """
 
     symbol: str
     buffers: tuple[Location, ...]
     items: int
+    chunks: int = 1
+    slot_bytes: int = 0
 
 
-def emit_entry(name: str, calls: Sequence[EntryCall]) -> str:
-    """LLVM IR text of the entry point `name`."""
-    lines: list[str] = []
-    names: dict[Location, str] = {}
+class _Body:
+    """The lines of one body; every pointer is made once."""
 
-    def pointer(location: Location) -> str:
-        if location in names:
-            return names[location]
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.lines: list[str] = []
+        self.names: dict[Location, str] = {}
+
+    def pointer(self, location: Location) -> str:
+        if location in self.names:
+            return self.names[location]
+        number = len(self.names)
         if location.space in ("inputs", "outputs") and location.offset == 0:
-            slot = f"%{location.space}"
+            place = f"%{location.space}"
             if location.index:
-                slot = f"%s{len(names)}"
-                lines.append(f"  {slot} = getelementptr ptr, ptr %{location.space}, i64 {location.index}")
-            text = f"load ptr, ptr {slot}"
+                place = f"%{self.prefix}s{number}"
+                self.lines.append(f"  {place} = getelementptr ptr, ptr %{location.space}, i64 {location.index}")
+            text = f"load ptr, ptr {place}"
         else:
             base = f"%{location.space}"
             if location.space in ("inputs", "outputs"):
-                base = pointer(Location(location.space, 0, location.index))
+                base = self.pointer(Location(location.space, 0, location.index))
+                number = len(self.names)
             text = f"getelementptr i8, ptr {base}, i64 {location.offset}"
-        names[location] = f"%b{len(names)}"
-        lines.append(f"  {names[location]} = {text}")
-        return names[location]
+        self.names[location] = f"%{self.prefix}b{number}"
+        self.lines.append(f"  {self.names[location]} = {text}")
+        return self.names[location]
 
-    for call in calls:
-        arguments = [f"ptr {pointer(location)}" for location in call.buffers]
+    def straight(self, call: EntryCall) -> None:
+        """All items of a call, here."""
+        arguments = [f"ptr {self.pointer(location)}" for location in call.buffers]
         arguments += ["i64 0", f"i64 {call.items}"]
-        lines.append(f"  call void @{call.symbol}({', '.join(arguments)})")
-    params = ", ".join(f"ptr %{space}" for space in SPACES)
-    return "\n".join([f"define i32 @{name}({params}) #0 {{", *lines, "  ret i32 0", "}", ""])
+        self.lines.append(f"  call void @{call.symbol}({', '.join(arguments)})")
+
+    def shared(self, call: EntryCall) -> None:
+        """The call's chunks through the pool."""
+        for position, location in enumerate(call.buffers):
+            pointer = self.pointer(location)
+            self.lines += [
+                f"  %f{len(self.lines)} = getelementptr ptr, ptr %frame, i64 {position}",
+                f"  store ptr {pointer}, ptr %f{len(self.lines)}",
+            ]
+        self.lines.append(
+            f"  call void %parallel(ptr @{call.symbol}.chunk, ptr %frame, i32 {call.chunks}, i32 %threads)"
+        )
+
+
+def emit_entry(name: str, calls: Sequence[EntryCall]) -> str:
+    """LLVM IR text of the entry point `name` and of the thunks it hands to the pool."""
+    params = ", ".join([*(f"ptr %{space}" for space in SPACES), "ptr %pool", "i32 %threads"])
+    straight = _Body("")
+    for call in calls:
+        straight.straight(call)
+    parallel = [call for call in calls if call.chunks > 1]
+    head = f"define i32 @{name}({params}) #0 {{"
+    if not parallel:
+        return "\n".join([head, *straight.lines, "  ret i32 0", "}", ""])
+    shared = _Body("p")
+    for call in calls:
+        shared.straight(call) if call.chunks == 1 else shared.shared(call)
+    lines = [
+        head,
+        f"  %frame = alloca [{max(len(call.buffers) for call in parallel)} x ptr]",
+        "  %alone = icmp slt i32 %threads, 2",
+        "  %poolless = icmp eq ptr %pool, null",
+        "  %serial = or i1 %alone, %poolless",
+        "  br i1 %serial, label %straight, label %shared",
+        "straight:",
+        *straight.lines,
+        "  ret i32 0",
+        "shared:",
+        "  %start = load ptr, ptr %pool",
+        "  %second = getelementptr ptr, ptr %pool, i64 1",
+        "  %parallel = load ptr, ptr %second",
+        "  call void %start(i32 %threads)",
+        *shared.lines,
+        "  ret i32 0",
+        "}",
+        "",
+    ]
+    thunks = {call.symbol: _thunk(call) for call in parallel}
+    return "\n".join([*thunks.values(), *lines])
+
+
+def _thunk(call: EntryCall) -> str:
+    """The function that computes one chunk: items chunk * items / chunks up to those of the next chunk."""
+    lines = [f"define internal void @{call.symbol}.chunk(ptr %frame, i32 %chunk, i32 %slot) #0 {{"]
+    names = []
+    for position in range(len(call.buffers)):
+        lines += [
+            f"  %f{position} = getelementptr ptr, ptr %frame, i64 {position}",
+            f"  %b{position} = load ptr, ptr %f{position}",
+        ]
+        names.append(f"ptr %b{position}")
+    if call.slot_bytes:
+        lines += [
+            "  %slot64 = zext i32 %slot to i64",
+            f"  %offset = mul i64 %slot64, {call.slot_bytes}",
+            f"  %scratch = getelementptr i8, ptr %b{len(call.buffers) - 1}, i64 %offset",
+        ]
+        names[-1] = "ptr %scratch"
+    lines += ["  %this = zext i32 %chunk to i64", "  %next = add i64 %this, 1"]
+    for bound, number in (("begin", "%this"), ("end", "%next")):
+        lines += [
+            f"  %{bound}.items = mul i64 {number}, {call.items}",
+            f"  %{bound} = udiv i64 %{bound}.items, {call.chunks}",
+        ]
+        names.append(f"i64 %{bound}")
+    return "\n".join([*lines, f"  call void @{call.symbol}({', '.join(names)})", "  ret void", "}", ""])

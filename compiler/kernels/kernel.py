@@ -4,6 +4,10 @@
     kernel = conv_direct.build(name, plan, x, w, result, epilogue)
     kernel.function(x, w, <the epilogue's buffers>, begin, end)      computes items begin..end of kernel.items
 
+A kernel that keeps intermediate results in memory has one more buffer, `kernel.scratch` bytes long:
+
+    kernel.function(x, w, <the epilogue's buffers>, scratch, begin, end)
+
 A template computes a vector and hands it to its epilogue, which applies what was fused and stores it: templates
 know neither the result's layout nor what follows them.
 """
@@ -54,11 +58,15 @@ class Kernel:
 
     Items are independent: any split into ranges, in any order, gives the same bits. `flops` counts a
     multiply-add as two.
+
+    With `scratch`, the last buffer parameter is this many bytes that belong to the range alone, aligned to 64 and
+    with any contents: ranges that run at the same time get different ones. A step's arguments leave it out.
     """
 
     function: Function
     items: int
     flops: int = 0
+    scratch: int = 0
 
 
 class Epilogue(Protocol):
