@@ -27,6 +27,7 @@ STAGES = (
     "compiler.codegen",
     "compiler.lower",
     "compiler.targets",
+    "compiler.winograd",
 )
 PUBLIC = (*STAGES, "compiler", "frontends", "runtime", "runtime.artifact")
 
@@ -34,12 +35,14 @@ PUBLIC = (*STAGES, "compiler", "frontends", "runtime", "runtime.artifact")
 # itself is "". A module belongs to the longest name listed here. Every part may import itself and `errors`.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
-    "compiler.ir": (),
+    "compiler.ir": ("compiler.ir.types",),
+    "compiler.ir.types": (),
     "compiler.loops": (),
-    "compiler.ops": ("compiler.ir", "compiler.loops"),
-    "compiler.passes": ("compiler.ir", "compiler.ops", "compiler.targets"),
+    "compiler.ops": ("compiler.ir", "compiler.ir.types", "compiler.loops", "compiler.winograd"),
+    "compiler.passes": ("compiler.ir", "compiler.ir.types", "compiler.ops", "compiler.kernels", "compiler.targets"),
     "compiler.targets": (),
-    "compiler.kernels": ("compiler.loops", "compiler.targets"),
+    "compiler.winograd": (),
+    "compiler.kernels": ("compiler.ir.types", "compiler.loops", "compiler.targets", "compiler.winograd"),
     "compiler.codegen": ("compiler.loops", "compiler.targets"),
     "compiler.lower": (
         "compiler.ir",

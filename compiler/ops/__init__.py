@@ -15,6 +15,7 @@ from tilewright.compiler.ops import (
     movement,
     reduction,
     window,
+    winograd,
 )
 from tilewright.compiler.ops.builder import GraphBuilder
 from tilewright.compiler.ops.registry import (
@@ -42,4 +43,5 @@ __all__ = [
     "reduction",
     "verify_types",
     "window",
+    "winograd",
 ]

@@ -1,0 +1,442 @@
+"""Winograd convolution F(m x m, r x r), stride 1: transforms around n x n matrix products, n = m + r - 1.
+
+    x       [N][C/W][H + pads][W + pads][W]       zeros wide enough that every tile's n x n window lies inside
+    u       [O/(V*W)][n*n][C/W][W][V*W]           transformed filters, see ops.winograd
+    result  in blocks of W channels, through the epilogue
+
+    for block of up to T tiles (m x m outputs each, in raster order, all images):
+      for input block, tile:
+        columns of B^T d -> stack; rows of (B^T d) B -> inputs[k][input block][tile][W]         k = 0 .. n * n
+      for chunk of groups of V output vectors:
+        for k, group, chain of input blocks, P tiles:
+          micro-kernel V x P: products[k][group][V][tile][W] (+)= inputs * u
+        for output vector, tile:
+          columns of A^T M -> stack; rows of (A^T M) A -> epilogue, outputs inside the result only
+
+An item is a block and a chunk; chunks of a block follow each other, and a range of items transforms a block's
+inputs once. `inputs` and `products` are the kernel's scratch. A chain of channels is short, which keeps rounding
+errors small. Every output is computed and stored exactly once, so the epilogue may update it in place.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from math import prod
+from typing import ClassVar
+
+from tilewright.compiler.ir.types import Layout, TensorType
+from tilewright.compiler.kernels.conv_direct import check_pads, split
+from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
+from tilewright.compiler.kernels.tiles import tile_rows, unflatten
+from tilewright.compiler.loops import Builder, Function, Index, Operand, Type
+from tilewright.compiler.targets import Target
+from tilewright.compiler.winograd import Scheme
+
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+CHAIN = 64
+"""Input channels added up in one register before the sum joins a product."""
+
+LINE = 64
+"""Bytes added between matrices, so that the elements of one place do not all fall into one cache set."""
+
+PREFETCH = 2048
+"""How many bytes ahead transformed filters are fetched."""
+
+
+@dataclass(frozen=True)
+class Plan(KernelPlan):
+    """The register tile and the loops around it; see the module's docstring.
+
+    `tile` and `kernel` are m and r; `vectors` and `pixels` V and the most P; `tiles` is T; `groups` are those
+    of a chunk; `chain` counts input blocks.
+    """
+
+    template: ClassVar[str] = "conv_winograd"
+    lanes: int
+    tile: int
+    kernel: int
+    pads: Pads
+    vectors: int
+    pixels: int
+    tiles: int
+    groups: int
+    chain: int
+    unroll: int
+    prefetch: bool
+
+
+def tile_counts(spatial: tuple[int, ...], tile: int, kernel: int, pads: Pads) -> tuple[int, ...]:
+    """Tiles along each spatial axis."""
+    return tuple(-(-(size + sum(pad) - kernel + 1) // tile) for size, pad in zip(spatial, pads, strict=True))
+
+
+def plan(x: TensorType, u: TensorType, *, tile: int, kernel: int, pads: Pads, target: Target) -> Plan | None:
+    """How to convolve x (N, C, H, W) with the transformed filters u (n * n, O, C); pads are (before, after).
+
+    Applies to f32 with non-empty results and pads that are not negative. Else None.
+    """
+    if x.rank != 4 or u.rank != 3 or x.dtype.name != "f32" or u.dtype != x.dtype:
+        return None
+    if min(*x.shape, *u.shape) < 1 or min(*pads[0], *pads[1]) < 0:
+        return None
+    counts = tile_counts(x.shape[2:], tile, kernel, pads)
+    if min(counts) < 1:
+        return None
+    lanes = target.lanes(x.dtype.bits)
+    products, outputs, channels = u.shape
+    blocks_in, blocks_out = -(-channels // lanes), -(-outputs // lanes)
+    vectors = min(2, blocks_out)
+    pixels = tile_rows(target, vectors)
+    tiles, groups = _blocking(x.shape[0] * prod(counts), products, blocks_in, blocks_out, vectors, pixels, target)
+    chain = max(CHAIN // lanes, 1)
+    spatial = tuple(
+        (before, max(count * tile + kernel - 1 - before - size, 0))
+        for size, count, (before, _) in zip(x.shape[2:], counts, pads, strict=True)
+    )
+    return Plan(
+        operand_layouts=(
+            Layout(blocks=((1, lanes),), pads=((0, 0), (0, 0), *spatial)),
+            Layout(axes=(1, 0, 2), blocks=((2, lanes), (1, vectors * lanes))),
+        ),
+        result_layout=Layout(blocks=((1, lanes),)),
+        lanes=lanes,
+        tile=tile,
+        kernel=kernel,
+        pads=pads,
+        vectors=vectors,
+        pixels=pixels,
+        tiles=tiles,
+        groups=groups,
+        chain=-(-blocks_in // -(-blocks_in // chain)),
+        unroll=min(lanes, 4),
+        prefetch=u.elements * x.dtype.bytes > target.l2 // 2,
+    )
+
+
+def _blocking(
+    tiles: int, products: int, blocks_in: int, blocks_out: int, vectors: int, pixels: int, target: Target
+) -> tuple[int, int]:
+    """(tiles of a block, groups of a chunk)."""
+    line = target.vector_bits // 8
+    all_groups = -(-blocks_out // vectors)
+    most = max(pixels, target.l2 // (products * line * blocks_in) // pixels * pixels)
+    chosen = split(tiles, min(most, 4 * pixels))[0]
+    groups = max(target.l2 // 2 // (products * line * vectors * chosen), 1)
+    return chosen, split(all_groups, groups)[0]
+
+
+def build(
+    name: str, plan: Plan, x: TensorType, u: TensorType, result: TensorType, epilogue: Epilogue
+) -> Kernel:
+    """The kernel of `plan`, with buffers x, u, the epilogue's and scratch.
+
+    x and u lie as the plan asks; x may have wider pads, else CompileError. The epilogue gets whole vectors along
+    axis 1. FLOPs are those of the direct convolution.
+    """
+    check_pads(plan.operand_layouts[0], x)
+    return _Builder(name, plan, x, u, result, epilogue).kernel()
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Tiles `first` .. `first + count` of the raster; `short` is 1 if they are one fewer than in a whole block."""
+
+    first: Index
+    count: Index
+    short: Index
+
+
+class _Builder:
+    """What the parts of one kernel share while it is built."""
+
+    def __init__(
+        self, name: str, plan: Plan, x: TensorType, u: TensorType, result: TensorType, epilogue: Epilogue
+    ) -> None:
+        self.plan, self.epilogue, self.shape = plan, epilogue, result.shape
+        self.scheme = Scheme(plan.tile, plan.kernel)
+        self.x, self.u = View.of(x), View.of(u)
+        lanes = plan.lanes
+        self.blocks_in = -(-x.shape[1] // lanes)
+        self.blocks_out = -(-result.shape[1] // lanes)
+        self.all_groups = -(-self.blocks_out // plan.vectors)
+        self.chunks = -(-self.all_groups // plan.groups)
+        self.counts = tile_counts(x.shape[2:], plan.tile, plan.kernel, plan.pads)
+        self.split = split(result.shape[0] * prod(self.counts), plan.tiles)
+        self.tiles = self.split[0]
+        line = LINE // self.x.type.bytes
+        self.row = self.tiles * lanes
+        self.input_step = self.blocks_in * self.row + line
+        self.product_step = plan.groups * plan.vectors * self.row + line
+        self.products_at = self.scheme.window**2 * self.input_step
+        size = self.products_at + self.scheme.window**2 * self.product_step
+        self.scratch_size = -(-size // line) * line
+
+        b = self.b = Builder(name)
+        self.x_buffer = b.input("x", self.x.type, self.x.size)
+        self.u_buffer = b.input("u", self.u.type, self.u.size)
+        epilogue.declare(b)
+        self.scratch = b.inout("scratch", self.x.type, self.scratch_size)
+        self.begin, self.end = b.scalar("begin"), b.scalar("end")
+        self.stack = b.alloc("stack", self.x.type, self.scheme.window**2 * lanes)
+        self.flops = 2 * result.elements * x.shape[1] * plan.kernel**2
+
+    def kernel(self) -> Kernel:
+        """Every item in begin..end: whole blocks, but for the first and the last, whose chunks may be fewer."""
+        b, chunks = self.b, self.chunks
+        tiles, whole, shorter = self.split
+
+        def block(index: Index, _: list[Operand]) -> None:
+            short = b.min(b.max(b.sub(index, whole - 1), 0), 1) if shorter else 0
+            first = b.mul(index, tiles)
+            if shorter:
+                first = b.sub(first, b.max(b.sub(index, whole), 0))
+            of = _Block(first, b.sub(tiles, short), short)
+            self.transform_inputs(of)
+            before = b.mul(index, chunks)
+            low, high = b.max(b.sub(self.begin, before), 0), b.min(b.sub(self.end, before), chunks)
+            b.for_(low, high, lambda chunk, _: self.chunk(of, chunk))
+
+        b.for_(b.div(self.begin, chunks), b.div(b.add(self.end, chunks - 1), chunks), block)
+        items = (whole + shorter) * chunks
+        return Kernel(b.finish(), items, self.flops, self.scratch_size * self.x.type.bytes)
+
+    def place(self, block: _Block, tile: Index) -> list[Index]:
+        """(image, tile row, tile column) of a block's tile."""
+        return unflatten(self.b, self.b.add(block.first, tile), (self.shape[0], *self.counts))
+
+    def transform_inputs(self, block: _Block) -> None:
+        """The block's tiles of every input block, to scratch."""
+        b, plan, x, n, lanes = self.b, self.plan, self.x, self.scheme.window, self.plan.lanes
+        origin = x.origin - plan.pads[0][0] * x.outer[2] - plan.pads[1][0] * x.outer[3]
+
+        def tile(input_block: Index, number: Index) -> None:
+            image, down, across = self.place(block, number)
+            at = b.add(b.mul(image, x.outer[0]), b.mul(input_block, x.outer[1]))
+            at = b.add(at, b.add(b.mul(down, plan.tile * x.outer[2]), b.mul(across, plan.tile * x.outer[3])))
+
+            def column(j: Index, _: list[Operand]) -> None:
+                place = b.add(at, b.mul(j, x.outer[3]))
+                d: list[Operand] = [
+                    b.load(self.x_buffer, place, lanes, offset=origin + i * x.outer[2]) for i in range(n)
+                ]
+                for i, value in enumerate(transform_input(b, self.scheme, d)):
+                    b.store(self.stack, b.mul(j, lanes), value, offset=i * n * lanes)
+
+            def row(i: Index, _: list[Operand]) -> None:
+                place = b.mul(i, n * lanes)
+                d: list[Operand] = [b.load(self.stack, place, lanes, offset=j * lanes) for j in range(n)]
+                to = b.add(b.mul(input_block, self.row), b.mul(number, lanes))
+                to = b.add(to, b.mul(i, n * self.input_step))
+                for j, value in enumerate(transform_input(b, self.scheme, d)):
+                    b.store(self.scratch, to, value, offset=j * self.input_step)
+
+            b.for_(0, n, column)
+            b.for_(0, n, row)
+
+        # Tiles innermost: windows of neighbours overlap, and a block's vectors are written in order.
+        b.for_(0, self.blocks_in, lambda c, _: b.for_(0, block.count, lambda t, _: tile(c, t)) and None)
+
+    def chunk(self, block: _Block, chunk: Index) -> None:
+        """One item, its inputs transformed."""
+        b, plan = self.b, self.plan
+        first = b.mul(chunk, plan.groups)
+        groups = b.min(plan.groups, b.sub(self.all_groups, first)) if self.all_groups % plan.groups else plan.groups
+        vectors = b.min(b.mul(groups, plan.vectors), b.sub(self.blocks_out, b.mul(first, plan.vectors)))
+
+        def group(k: Index, number: Index) -> None:
+            u_at = b.add(b.mul(b.add(first, number), self.u.outer[1]), b.mul(k, self.u.outer[0]))
+            to = b.add(b.mul(k, self.product_step), b.mul(number, plan.vectors * self.row))
+            self.multiply(block, u_at, b.mul(k, self.input_step), to)
+
+        b.for_(
+            0, self.scheme.window**2, lambda k, _: b.for_(0, groups, lambda number, _: group(k, number)) and None
+        )
+
+        def vector(number: Index, _: list[Operand]) -> None:
+            channel = b.mul(b.add(b.mul(first, plan.vectors), number), plan.lanes)
+            b.for_(0, block.count, lambda tile, _: self.transform_outputs(block, number, channel, tile))
+
+        b.for_(0, vectors, vector)
+
+    def multiply(self, block: _Block, u_at: Index, from_: Index, to: Index) -> None:
+        """One product of all the block's tiles with a group's filters, in chains of input blocks."""
+        b, plan, lanes = self.b, self.plan, self.plan.lanes
+        wide, count, narrower = split(self.tiles, plan.pixels)
+        panel = lanes * plan.vectors * lanes
+
+        def chain(first: Index, _: list[Operand]) -> None:
+            blocks: Index = plan.chain
+            if self.blocks_in % plan.chain:
+                blocks = b.min(plan.chain, b.sub(self.blocks_in, first))
+            u_from, v_from = b.add(u_at, b.mul(first, panel)), b.add(from_, b.mul(first, self.row))
+
+            def tiles(pixels: int, start: Index) -> Callable[[Index, list[Operand]], None]:
+                function = micro_kernel(
+                    self.x.type, lanes, plan.vectors, pixels, plan.unroll, PREFETCH if plan.prefetch else 0
+                )
+
+                def body(number: Index, _: list[Operand]) -> None:
+                    at = b.mul(b.add(start, b.mul(number, pixels)), lanes)
+                    b.call(
+                        function,
+                        b.ref(self.u_buffer, u_from, self.u.origin),
+                        b.ref(self.scratch, b.add(v_from, at)),
+                        b.ref(self.scratch, b.add(to, at), self.products_at),
+                        blocks,
+                        self.row,
+                        first,
+                    )
+
+                return body
+
+            # A block that is one tile short has one narrower micro-kernel in place of a wide one.
+            wides = b.sub(count, block.short)
+            b.for_(0, wides, tiles(wide, 0))
+            narrows = b.add(narrower, block.short)
+            if not (isinstance(narrows, int) and narrows == 0) and wide > 1:
+                b.for_(0, narrows, tiles(wide - 1, b.mul(wides, wide)))
+
+        b.for_(0, self.blocks_in, chain, step=plan.chain)
+
+    def transform_outputs(self, block: _Block, vector: Index, channel: Index, tile: Index) -> None:
+        """One tile of one output vector, to the epilogue."""
+        b, plan, n, m, lanes = self.b, self.plan, self.scheme.window, self.plan.tile, self.plan.lanes
+        image, down, across = self.place(block, tile)
+        height, width = self.shape[2:]
+        base = b.add(b.mul(vector, self.row), b.mul(tile, lanes))
+
+        def column(j: Index, _: list[Operand]) -> None:
+            place = b.add(base, b.mul(j, self.product_step))
+            products: list[Operand] = [
+                b.load(self.scratch, place, lanes, offset=self.products_at + i * n * self.product_step)
+                for i in range(n)
+            ]
+            for i, value in enumerate(transform_output(b, self.scheme, products)):
+                b.store(self.stack, b.mul(j, lanes), value, offset=i * n * lanes)
+
+        def row(i: Index, _: list[Operand]) -> None:
+            place = b.mul(i, n * lanes)
+            d: list[Operand] = [b.load(self.stack, place, lanes, offset=j * lanes) for j in range(n)]
+            y = b.add(b.mul(down, m), i)
+            left = b.mul(across, m)
+            for j, value in enumerate(transform_output(b, self.scheme, d)):
+
+                def store(j: int = j, value: Operand = value) -> None:
+                    at = ((image, 0), (channel, 0), (y, 0), (left, j))
+                    self.epilogue.store(b, at, value, lanes)
+
+                # Columns that even the last tile has need no test.
+                if j < (width - 1) % m + 1:
+                    store()
+                elif not isinstance(left, int):
+                    b.if_(b.compare("lt", left, width - j), store)
+
+        b.for_(0, n, column)
+        rows: Index = m if height % m == 0 else b.min(m, b.sub(height, b.mul(down, m)))
+        b.for_(0, rows, row)
+
+
+def transform_input(b: Builder, scheme: Scheme, d: list[Operand]) -> list[Operand]:
+    """B^T d, the even and the odd part of a pair of rows computed once."""
+    squares = [p * p for p in scheme.pairs]
+    whole = _even_part(squares)
+    rows = [_weighted(b, whole, d[0::2][: len(whole)])]
+    for p in scheme.pairs:
+        others = _even_part([square for square in squares if square != p * p])
+        even = _weighted(b, others, d[2::2][: len(others)])
+        odd = _weighted(b, others, d[1::2][: len(others)])
+        if p == 1:
+            rows += [b.add(even, odd), b.sub(even, odd)]
+        else:
+            rows += [b.fma(odd, float(p), even), b.fma(odd, -float(p), even)]
+    if scheme.infinity:
+        rows.append(_weighted(b, whole, d[1::2]))
+    return rows
+
+
+def _even_part(squares: list[Fraction]) -> list[float]:
+    """The coefficients of the product of (y - square), lowest power first; the last is 1."""
+    found = [Fraction(1)]
+    for square in squares:
+        found = [
+            a - square * c for a, c in zip([Fraction(0), *found], [*found, Fraction(0)], strict=True)
+        ]
+    return [float(c) for c in found]
+
+
+def _weighted(b: Builder, weights: list[float], values: list[Operand]) -> Operand:
+    """The sum of values by weights, of which the last is 1."""
+    total = values[-1]
+    for weight, value in zip(weights[:-1], values[:-1], strict=True):
+        total = b.fma(value, weight, total)
+    return total
+
+
+def transform_output(b: Builder, scheme: Scheme, products: list[Operand]) -> list[Operand]:
+    """A^T M, sums and differences of the pairs computed once."""
+    pairs = range(len(scheme.pairs))
+    sums = [b.add(products[1 + 2 * k], products[2 + 2 * k]) for k in pairs]
+    differences = [b.sub(products[1 + 2 * k], products[2 + 2 * k]) for k in pairs]
+    outputs: list[Operand] = []
+    for i in range(scheme.tile):
+        total: Operand | None = products[0] if i == 0 else None
+        if scheme.infinity and i == scheme.tile - 1:
+            total = products[-1] if total is None else b.add(total, products[-1])
+        for p, value in zip(scheme.pairs, differences if i % 2 else sums, strict=True):
+            weight = float(p**i)
+            if total is None:
+                total = value if weight == 1 else b.mul(value, weight)
+            else:
+                total = b.add(total, value) if weight == 1 else b.fma(value, weight, total)
+        assert total is not None
+        outputs.append(total)
+    return outputs
+
+
+@cache
+def micro_kernel(type: Type, lanes: int, vectors: int, pixels: int, unroll: int, ahead: int) -> Function:
+    """The register tile, shared by all layers: m[v][p] = (first ? m[v][p] : 0) + sum over c of u[c][v] * v[c][p].
+
+    u [channel][vectors * lanes], v [block][p][lanes], m [vectors][p][lanes]; blocks and vectors of v and m are
+    `stride` apart. `ahead` bytes beyond u's elements are prefetched.
+    """
+    # The buffers are pieces of the callers'; how much is used depends on the scalars.
+    anything = 1 << 40
+    b = Builder(f"winograd_{type}x{lanes}_{vectors}x{pixels}" + ("_ahead" if ahead else ""))
+    u, v, m = (
+        b.input("u", type, anything), b.input("v", type, anything), b.inout("m", type, anything)
+    )  # fmt: skip
+    blocks, stride, first = b.scalar("blocks"), b.scalar("stride"), b.scalar("first")
+    panel = vectors * lanes
+
+    def step(u_at: Index, v_at: Index, sums: list[Operand]) -> list[Operand]:
+        sums = list(sums)
+        for c in range(unroll):
+            if ahead:
+                for line in range(0, panel * type.bytes, LINE):
+                    b.prefetch(u, u_at, offset=c * panel + (line + ahead) // type.bytes, locality=3)
+            taps = [b.load(u, u_at, lanes, offset=c * panel + k * lanes) for k in range(vectors)]
+            for p in range(pixels):
+                pixel = b.load_splat(v, v_at, lanes, offset=p * lanes + c)
+                for k in range(vectors):
+                    sums[k * pixels + p] = b.fma(pixel, taps[k], sums[k * pixels + p])
+        return sums
+
+    def block(index: Index, sums: list[Operand]) -> list[Operand]:
+        u_at, v_at = b.mul(index, lanes * panel), b.mul(index, stride)
+        return b.for_(
+            0, lanes, lambda c, s: step(b.add(u_at, b.mul(c, panel)), b.add(v_at, c), s), step=unroll, carried=sums
+        )
+
+    zero: list[Operand] = [b.const(0.0, type.vector(lanes))] * (vectors * pixels)
+    sums = b.for_(0, blocks, block, carried=zero)
+    places = [(b.mul(stride, k), p * lanes) for k in range(vectors) for p in range(pixels)]
+
+    def put(added: bool) -> None:
+        for (at, offset), value in zip(places, sums, strict=True):
+            b.store(m, at, b.add(b.load(m, at, lanes, offset=offset), value) if added else value, offset=offset)
+
+    b.if_(b.compare("eq", first, 0), lambda: put(False), lambda: put(True))
+    return b.finish()
