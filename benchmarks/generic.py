@@ -2,9 +2,10 @@
 
     python benchmarks/generic.py [--filter softmax] [--seconds 1]
 
-Each case is one fused group of ours and one small ONNX model of theirs, over the same arrays, taking turns. Results
-go into arrays that exist already, on both sides (onnxruntime's through I/O binding). The ratio is onnxruntime's
-least processor time by ours: above 1, ours is faster. "build" is what making the machine code takes.
+Each case is one fused group of ours and one small ONNX model of theirs, over the same arrays, taking turns.
+Results go into arrays that exist already, on both sides (onnxruntime's through I/O binding). The ratio is
+onnxruntime's least processor time by ours: above 1, ours is faster. "build" is the time
+to make the machine code.
 """
 
 import argparse
@@ -59,7 +60,11 @@ def _transpose(shape: Shape, perm: Shape) -> Case:
 def _softmax(shape: Shape, axis: int) -> Case:
     shown = "x".join(map(str, shape))
     return one(
-        f"softmax {shown} axis {axis}", [shape], lambda g, x: composites.softmax(g, x, (axis,)), "Softmax", axis=axis
+        f"softmax {shown} axis {axis}",
+        [shape],
+        lambda g, x: composites.softmax(g, x, (axis,)),
+        "Softmax",
+        axis=axis,
     )
 
 
@@ -76,26 +81,31 @@ def _binary(op: str, onnx_op: str, a: Shape, b: Shape) -> Case:
 
 
 CASES = (
-    _softmax((4000, 1000), 1), _softmax((1000, 4096), 1), _softmax((12 * 197, 197), 1), _softmax((1, 21, 256, 256), 1),
+    _softmax((4000, 1000), 1), _softmax((1000, 4096), 1), _softmax((12 * 197, 197), 1),
+    _softmax((1, 21, 256, 256), 1),
     _layer_norm(4000, 768), _layer_norm(1000, 4096),
     one("gelu 4M", [(4000, 1024)], lambda g, x: composites.gelu(g, x), "Gelu"),
     one("sigmoid 4M", [(4000, 1024)], lambda g, x: g.op("sigmoid", x), "Sigmoid"),
     one("tanh 64k", [(64, 1024)], lambda g, x: g.op("tanh", x), "Tanh"),
-    _transpose((2048, 2048), (1, 0)), _transpose((1000, 1500), (1, 0)), _transpose((1, 64, 224, 224), (0, 2, 3, 1)),
+    _transpose((2048, 2048), (1, 0)), _transpose((1000, 1500), (1, 0)),
+    _transpose((1, 64, 224, 224), (0, 2, 3, 1)),
     _transpose((1, 224, 224, 64), (0, 3, 1, 2)), _transpose((8, 3, 224, 224), (0, 2, 3, 1)),
     _transpose((8, 197, 12, 64), (0, 2, 1, 3)), _transpose((8, 12, 197, 64), (0, 1, 3, 2)),
     _transpose((197, 768), (1, 0)),
     _binary("add", "Add", (1, 64, 224, 224), (1, 64, 1, 1)), _binary("add", "Add", (4000, 768), (768,)),
-    _binary("add", "Add", (1, 64, 224, 224), (1, 64, 224, 224)), _binary("mul", "Mul", (512, 7, 7), (512, 1, 1)),
+    _binary("add", "Add", (1, 64, 224, 224), (1, 64, 224, 224)),
+    _binary("mul", "Mul", (512, 7, 7), (512, 1, 1)),
     one("mean 64x112x112 hw", [(1, 64, 112, 112)], lambda g, x: composites.mean(g, x, (2, 3), True),
         "ReduceMean", axes=(2, 3), keepdims=1),
     one("mean 112x112x64 hw", [(1, 112, 112, 64)], lambda g, x: composites.mean(g, x, (1, 2), True),
         "ReduceMean", axes=(1, 2), keepdims=1),
     one("sum over axis 0 4096x1000", [(4096, 1000)],
         lambda g, x: composites.reduce_sum(g, x, (0,), True), "ReduceSum_", axes=(0,), keepdims=1),
-    one("argmax 4000x1000", [(4000, 1000)], lambda g, x: g.op("argmax", x, axis=1, keepdims=False, last=False),
+    one("argmax 4000x1000", [(4000, 1000)],
+        lambda g, x: g.op("argmax", x, axis=1, keepdims=False, last=False),
         "ArgMax", axis=1, keepdims=0),
-    one("concat 3 x 2M axis 1", [(8, 256, 1024)] * 3, lambda g, *xs: g.op("concat", *xs, axis=1), "Concat", axis=1),
+    one("concat 3 x 2M axis 1", [(8, 256, 1024)] * 3,
+        lambda g, *xs: g.op("concat", *xs, axis=1), "Concat", axis=1),
 )  # fmt: skip
 
 
@@ -162,7 +172,9 @@ def theirs(case: Case, arrays: Sequence[Any], result: Any) -> Callable[[], objec
     onnx.checker.check_model(model)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     binding = session.io_binding()
     for i, array in enumerate(arrays):
         binding.bind_cpu_input(f"x{i}", array)
@@ -181,7 +193,9 @@ def _aligned(shape: Shape, dtype: Any) -> Any:
 
 def main() -> None:
     """Run the cases and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--filter", default="")
     parser.add_argument("--seconds", type=float, default=1.0)
     arguments = parser.parse_args()
@@ -209,7 +223,8 @@ def main() -> None:
                 times[name].append(time.thread_time() - begin)
         a, b = min(times["ours"]), min(times["theirs"])
         moved = sum(x.nbytes for x in (*arrays, result))
-        print(f"{case.name:44} {a * 1e3:10.3f} {b * 1e3:10.3f} {b / a:6.2f} {moved / a / 1e9:6.1f} {build * 1e3:9.1f}")
+        speed = moved / a / 1e9
+        print(f"{case.name:44} {a * 1e3:10.3f} {b * 1e3:10.3f} {b / a:6.2f} {speed:6.1f} {build * 1e3:9.1f}")
 
 
 if __name__ == "__main__":

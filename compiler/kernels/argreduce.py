@@ -108,7 +108,8 @@ def build(name: str, x: TensorType, *, attrs: tuple[bool, int, bool], target: Ta
         b.for_(lo, b.min(b.add(lo, chunk * width), whole), lambda c, _: column(c, width), step=width)
         if whole < inner:
             b.if_(
-                b.compare("eq", part, chunks - 1) if chunks > 1 else True, lambda: column(whole, inner - whole)
+                b.compare("eq", part, chunks - 1) if chunks > 1 else True,
+                lambda: column(whole, inner - whole),
             )
 
     b.for_(begin, end, item_of_columns)

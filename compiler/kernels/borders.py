@@ -1,6 +1,6 @@
 """Zeros in the physical pads of a buffer, which kernels that read beyond a tensor's edges rely on.
 
-    [N][C/16][1 + H + 1][1 + W + 1][16]     writes rows 0 and H + 1, and the first and last pixel of the others
+    [N][C/16][1 + H + 1][1 + W + 1][16]     writes rows 0 and H + 1, and the others' first and last pixels
 
 The workspace is reused, so the pads are written in every run.
 """

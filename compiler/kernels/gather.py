@@ -1,6 +1,6 @@
 """Elements and slices looked up by index.
 
-    gather           y[o, i, :] = x[o, index[i], :]         whole rows copied, or lanes along i where rows are short
+    gather           y[o, i, :] = x[o, index[i], :]         rows copied; lanes along i if they hold one
     gather_elements  y[.., k, ..] = x[.., index[.., k, ..], ..]
 
 Negative indices count from the end; those beyond either end are clamped, so nothing outside is ever read.
@@ -34,7 +34,7 @@ def lookup(b: Builder, x: Buffer, base: Index, steps: Operand, active: int) -> O
 
 
 def build(name: str, x: TensorType, indices: TensorType, *, attrs: int, target: Target) -> Kernel:
-    """Slices of row-major x along axis `attrs`, as numpy.take; buffers x, index, y; items are chunks of rows."""
+    """Slices of row-major x along axis `attrs`, as numpy.take; buffers x, index, y; items: chunks of rows."""
     axis = attrs
     outer, size, inner = prod(x.shape[:axis]), x.shape[axis], prod(x.shape[axis + 1 :])
     count = indices.elements

@@ -2,14 +2,14 @@
 
     softmax over the last axis of f32 100x1000
       region   extents (100, 1000), reduced {1}, access x: origin 0, strides (1000, 1)
-      output   exp(x - max x) / sum exp(x - max x)        Map, Reduce and Input nodes; shared nodes are objects
+      output   exp(x - max x) / sum exp(x - max x)      Map, Reduce and Input nodes, shared as objects
 
 A nest is pure data. Its regions lie over the same arrays and are computed one after another as items of one
 kernel: the pieces of a concatenation, or the whole blocks and the partial last block of a channel axis.
 
-Each region becomes one vectorised pass for each level of reductions that depend on one another. Lanes run along
-the axis on which the result is contiguous; where that axis is reduced, along it with several accumulators. Sums
-accumulate in blocks, in an order that the shape alone decides.
+Each region becomes one vectorised pass for each level of reductions that depend on one another. Lanes run
+along the axis on which the result is contiguous; where that axis is reduced, along it with several
+accumulators. Sums accumulate in blocks, in an order that the shape alone decides.
 """
 
 from tilewright.compiler.kernels.kernel import Kernel

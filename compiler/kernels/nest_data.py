@@ -1,6 +1,6 @@
 """What a loop nest is, as data; see `kernels.nest`.
 
-    Region((100, 1000), reduced={1}, inputs=(Access(0, 0, (1000, 1)),), output=Output(expr, Access(..)))
+Region((100, 1000), reduced={1}, inputs=(Access(0, 0, (1000, 1)),), output=Output(expr, Access(..)))
 """
 
 from collections.abc import Callable
@@ -95,7 +95,7 @@ class Nest:
 
 
 def canonical(region: Region) -> Region:
-    """The region with axes in memory order, those that are contiguous merged and those of one element dropped."""
+    """The region with axes in memory order, contiguous ones merged, those of one element dropped."""
     accesses = (region.output.access, *region.inputs)
     fill = region.output.fill
     last = len(region.extents) - 1
@@ -117,6 +117,10 @@ def canonical(region: Region) -> Region:
 
     kept = [axis for axis, extent in enumerate(region.extents) if extent != 1 or (fill and axis == last)]
     kept.sort(key=weight, reverse=True)
+    if kept:
+        # Reduced and kept axes are looped over apart; side by side they merge, in every region alike.
+        innermost = kept[-1] in region.reduced
+        kept.sort(key=lambda axis: (axis in region.reduced) == innermost)
     groups: list[list[int]] = []
     for axis in kept:
         inner, extent = axis, region.extents[axis]

@@ -11,7 +11,8 @@ from math import prod
 from typing import Any
 
 from tilewright.compiler.kernels.nest_data import Input, Region
-from tilewright.compiler.kernels.nest_loops import ITEM_WORK, Place, RegionEmitter
+from tilewright.compiler.kernels.nest_loops import RegionEmitter
+from tilewright.compiler.kernels.nest_plan import ITEM_WORK, Place
 from tilewright.compiler.loops import Buffer, Builder, Index, Operand
 
 MAX_TILE = 16
@@ -21,7 +22,7 @@ BLOCK = 16
 
 
 def tile_axis(region: Region, lanes: int) -> int | None:
-    """The axis t along which the largest transposed input of a region is contiguous; None if there is none."""
+    """The axis t along which a region's largest transposed input is contiguous; None if there is none."""
     lane = len(region.extents) - 1
     if region.reduced or min(lanes, region.extents[lane]) < 3 or region.output.access.strides[lane] != 1:
         return None
@@ -38,11 +39,17 @@ def tile_axis(region: Region, lanes: int) -> int | None:
 class TileEmitter(RegionEmitter):
     """Emits a region tile by tile."""
 
-    def __init__(self, b: Builder, region: Region, inputs: Sequence[Buffer], result: Buffer, lanes: int) -> None:
+    def __init__(
+        self, b: Builder, region: Region, inputs: Sequence[Buffer], result: Buffer, lanes: int
+    ) -> None:
         axis = tile_axis(region, lanes)
         assert axis is not None
         self.across_axis = axis
         super().__init__(b, region, inputs, result, min(lanes, MAX_TILE))
+
+    def plan_unroll(self) -> int:
+        """A tile is one vector wide."""
+        return 1
 
     def plan_items(self) -> tuple[int, int, int]:
         """(unused, elements along t an item takes, such chunks along t)."""
@@ -110,9 +117,8 @@ class TileEmitter(RegionEmitter):
 
         b.for_(lo, hi, block, step=grain)
         if whole < n:
-            last = self.chunks - 1
-            tail = lambda: self.along_lanes(whole, n, n - whole)  # noqa: E731
-            b.if_(b.compare("eq", chunk, last) if not isinstance(chunk, int) else True, tail)  # type: ignore[arg-type]
+            in_last: Any = b.compare("eq", chunk, self.chunks - 1) if self.chunks > 1 else True
+            b.if_(in_last, lambda: self.along_lanes(whole, n, n - whole))
 
     def along_lanes(self, lo: Index, hi: Index, rows: int) -> None:
         """Tiles of `rows` rows from t = lo to hi, everything along l."""

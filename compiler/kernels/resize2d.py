@@ -1,13 +1,14 @@
 """Resampling of both image axes at once, into a planar result.
 
-    x  [N][C/W][h][w][W] or [N][C][h][w]      per output row: the vertical taps of a whole source row into scratch
-    y  [N][C][H][Wd]                          per W pixels: horizontal taps, a W x W turn in registers, W stores
+    x  [N][C/W][h][w][W] or [N][C][h][w]      per output row: a whole source row's vertical taps, to scratch
+    y  [N][C][H][Wd]                          per W pixels: horizontal taps, a W x W turn in registers
 
     y[n, c, i, j] = sum over s, t of weight_h[i, s] * weight_w[j, t] * x[n, c, index_h[i, s], index_w[j, t]]
 
 A planar source is turned on its way into scratch. The tables are arguments; all indices must lie inside x.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -50,7 +51,7 @@ def plan(
 def build(
     name: str, plan: Resize2dPlan, x: TensorType, index_h: TensorType, index_w: TensorType, y: TensorType
 ) -> Kernel:
-    """The kernel over buffers x, index_h, weight_h, index_w, weight_w, y; items are rows of blocks of channels."""
+    """The kernel over buffers x, index_h, weight_h, index_w, weight_w, y; items: rows of channel blocks."""
     lanes = plan.lanes
     images, channels, height, width = y.shape
     source_width = x.shape[3]
@@ -60,7 +61,10 @@ def build(
 
     b = Builder(name)
     source = b.input("x", view.type, view.size)
-    rows, row_weights = b.input("index_h", I64, out_h * taps_h), b.input("weight_h", view.type, out_h * taps_h)
+    rows, row_weights = (
+        b.input("index_h", I64, out_h * taps_h),
+        b.input("weight_h", view.type, out_h * taps_h),
+    )
     columns, weights = b.input("index_w", I64, out_w * taps_w), b.input("weight_w", view.type, out_w * taps_w)
     result = b.output("y", target.type, target.size)
     begin, end = b.scalar("begin"), b.scalar("end")
@@ -73,7 +77,7 @@ def build(
             for t in range(taps)
         ]
 
-    def weighted(terms: list[tuple[Operand, Operand]]) -> Operand:
+    def weighted(terms: Sequence[tuple[Operand, Operand]]) -> Operand:
         """The sum of value * weight."""
         total: Operand = b.mul(terms[0][0], terms[0][1])
         for value, weight in terms[1:]:

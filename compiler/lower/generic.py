@@ -1,4 +1,4 @@
-"""Lowering of everything that one loop nest computes: element-wise nodes, reductions, index maps, and their groups."""
+"""Lowering of what one loop nest computes: element-wise nodes, reductions, index maps, and their groups."""
 
 from tilewright.compiler.ir import Node, Value
 from tilewright.compiler.ir.graph import Array as Numbers
@@ -58,7 +58,9 @@ def lower_reshape(state: Lowering, node: Node) -> None:
     y = node.results[0]
     if not (x.type.layout.is_row_major and y.type.layout.is_row_major):
         raise CompileError("a reshape needs row-major tensors", node=node.source, operator=node.op)
-    flat = Region((x.type.elements,), frozenset(), (Access(0, 0, (1,)),), Output(Input(0), Access(1, 0, (1,))))
+    flat = Region(
+        (x.type.elements,), frozenset(), (Access(0, 0, (1,)),), Output(Input(0), Access(1, 0, (1,)))
+    )
     nest = Nest((array_of(x),), array_of(y), (flat,))
     kernel = state.kernel(
         "copy", (state.target, x.type.dtype, x.type.elements), lambda name: build(name, nest, state.target)

@@ -4,9 +4,9 @@
                                      slice:      axis 0 = 3 + 2 * i0
                                      reshape to 48:  axis 0 = 6 * i0 + i1
 
-A map has one `Along` an axis, affine in the iteration's indices. A reshape that splits an axis, or a layout that
-blocks one, may need an iteration axis split in two, or cut in whole blocks and the rest; `Split` and `Cut` ask
-for it, `Unfit` says that no affine map exists.
+A map has one `Along` an axis, affine in the iteration's indices. A reshape that splits an axis, or a layout
+that blocks one, may need an iteration axis split in two, or cut in whole blocks and the rest; `Split` and
+`Cut` ask for it, `Unfit` says that no affine map exists.
 """
 
 from dataclasses import dataclass
@@ -98,7 +98,10 @@ def _digits(whole: Along, dims: Shape, extents: Shape) -> list[Along]:
         if extents[axis] == 1:
             continue
         # The outermost dimension whose stride divides the coefficient.
-        at = next((d for d, stride in enumerate(strides) if coefficient % stride == 0 and coefficient >= stride), None)
+        at = next(
+            (d for d, stride in enumerate(strides) if coefficient % stride == 0 and coefficient >= stride),
+            None,
+        )
         if coefficient <= 0 or at is None:
             raise Unfit
         step = coefficient // strides[at]

@@ -1,7 +1,7 @@
 """Lowering of what moves elements and needs kernels of its own: relayout, concat, pad, and the gathers.
 
-    concat(a, b)       two regions of one nest: a -> y[:, :64], b -> y[:, 64:]
-    pad, reflected     one region for each combination of pieces on which the source index is affine
+concat(a, b)       two regions of one nest: a -> y[:, :64], b -> y[:, 64:]
+pad, reflected     one region for each combination of pieces on which the source index is affine
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,14 @@ def _same(along: IndexMap) -> IndexMap:
 
 
 def copies(
-    windows: Windows, result: Value, to: Remap, source: Value | None, number: int, of: Remap, value: float, arrays: int
+    windows: Windows,
+    result: Value,
+    to: Remap,
+    source: Value | None,
+    number: int,
+    of: Remap,
+    value: float,
+    arrays: int,
 ) -> tuple[Region, ...]:
     """Regions that copy operand `number`, or write `value` if source is None, over the points of `windows`.
 
@@ -50,7 +57,12 @@ def copies(
 
 
 def call_nest(
-    state: Lowering, node: Node, template: str, inputs: Sequence[Value], key: object, regions: tuple[Region, ...]
+    state: Lowering,
+    node: Node,
+    template: str,
+    inputs: Sequence[Value],
+    key: object,
+    regions: tuple[Region, ...],
 ) -> None:
     """Build the kernel of copying regions, and call it."""
     result = node.results[0]
@@ -80,7 +92,9 @@ def lower_relayout(state: Lowering, node: Node) -> None:
     for axis, block in y.type.layout.blocks[:-1]:
         rest = -shape[axis] % block
         if rest:
-            windows = tuple(Window(shape[a] if a == axis else 0, (rest if a == axis else d,)) for a, d in enumerate(shape))
+            windows = tuple(
+                Window(shape[a] if a == axis else 0, (rest if a == axis else d,)) for a, d in enumerate(shape)
+            )
             regions += copies(windows, y, _same, None, 0, _same, 0, 1)
             shape[axis] += rest
     call_nest(state, node, "relayout", [x], None, regions)
@@ -200,13 +214,20 @@ def _row_major(node: Node) -> None:
 
 
 def _call(
-    state: Lowering, node: Node, template: str, build_kernel: Callable[..., Any], types: Sequence[TensorType], attrs: Any
+    state: Lowering,
+    node: Node,
+    template: str,
+    build_kernel: Callable[..., Any],
+    types: Sequence[TensorType],
+    attrs: Any,
 ) -> None:
     _row_major(node)
     if node.results[0].type.elements == 0:
         return
     key = (state.target, tuple(types), attrs)
-    kernel = state.kernel(template, key, lambda name: build_kernel(name, *types, attrs=attrs, target=state.target))
+    kernel = state.kernel(
+        template, key, lambda name: build_kernel(name, *types, attrs=attrs, target=state.target)
+    )
     state.call(kernel, (*node.operands, node.results[0]), node, template)
 
 

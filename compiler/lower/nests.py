@@ -3,8 +3,8 @@
     group { m = reduce_max(x); e = exp(x - m); s = reduce_sum(e); y = e / s }
       ->  Region((100, 1000), reduced={1}, ..., Output(Map(div, Map(exp, ..), Reduce(add, ..))))
 
-The iteration runs over the shape that the reductions reduce, or over the result's. Transposes, slices, reshapes and
-broadcasts cost nothing: they change where the operands' elements are looked up.
+The iteration runs over the shape that the reductions reduce, or over the result's. Transposes, slices,
+reshapes and broadcasts cost nothing: they change where the operands' elements are looked up.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -45,8 +45,8 @@ REDUCTIONS: dict[str, ReduceOp] = {
 }  # fmt: skip
 VIEWS = ("reshape", "transpose", "broadcast", "slice")
 COSTS = {
-    "exp": 16, "log": 20, "sin": 24, "cos": 24, "tanh": 24, "sigmoid": 24, "erf": 24, "pow": 48, "mod": 24, "rem": 24,
-    "div": 6, "sqrt": 6, "reciprocal": 6,
+    "exp": 16, "log": 20, "sin": 24, "cos": 24, "tanh": 24, "sigmoid": 24, "erf": 24, "pow": 48,
+    "mod": 24, "rem": 24,    "div": 6, "sqrt": 6, "reciprocal": 6,
 }  # fmt: skip
 """Instructions a vector, roughly, where it is not one."""
 MAX_INPUTS = 12
@@ -71,7 +71,9 @@ def nest_supports(nodes: Sequence[Node]) -> bool:
         return False
     if not all(_is_member(node) for node in nodes):
         return False
-    if any(0 in node.results[0].type.shape or any(0 in o.type.shape for o in node.operands) for node in nodes):
+    if any(
+        0 in node.results[0].type.shape or any(0 in o.type.shape for o in node.operands) for node in nodes
+    ):
         return len(nodes) == 1
     try:
         nest = nest_of(nodes, {}).nest
@@ -91,7 +93,9 @@ def _worthwhile(nodes: Sequence[Node], nest: Nest) -> bool:
     result = nodes[-1].results[0].type
     reduces = [node for node in nodes if node.op in REDUCTIONS]
     if not reduces:
-        return not any(COSTS.get(n.op, 1) > 4 and n.results[0].type.elements * 2 <= result.elements for n in nodes)
+        return not any(
+            COSTS.get(n.op, 1) > 4 and n.results[0].type.elements * 2 <= result.elements for n in nodes
+        )
     whole = reduces[0].operands[0].type.elements
     small = reduces[0].results[0].type.elements
     if any(

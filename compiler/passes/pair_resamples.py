@@ -3,8 +3,9 @@
     %r = resample(%x, %ih, %wh) {axis=2}
     %y = resample(%r, %iw, %ww) {axis=3}     ->     %y = resample2d(%x, %ih, %wh, %iw, %ww)
 
-Either axis may come first. The tables must be constants with all indices inside the image, and of few taps; nobody
-else may see the intermediate image. It reorders floating-point arithmetic where the columns came first.
+Either axis may come first. The tables must be constants with all indices inside the image, and of few taps;
+nobody else may see the intermediate image. It reorders floating-point arithmetic where the columns came
+first.
 """
 
 from collections.abc import Mapping, Sequence

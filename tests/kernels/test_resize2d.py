@@ -28,7 +28,12 @@ def reference(x: Any, ih: Any, wh: Any, iw: Any, ww: Any) -> Any:
     [((1, 32, 7, 7), (28, 32), (2, 2)), ((2, 20, 5, 18), (9, 21), (2, 4)), ((1, 3, 6, 40), (40, 6), (1, 2))],
 )
 def test_resize(
-    shape: tuple[int, ...], size: tuple[int, int], taps: tuple[int, int], blocked: bool, dtype: DType, target: Target
+    shape: tuple[int, ...],
+    size: tuple[int, int],
+    taps: tuple[int, int],
+    blocked: bool,
+    dtype: DType,
+    target: Target,
 ) -> None:
     x = RNG.standard_normal(shape).astype(dtype.numpy)
     tables = []
@@ -56,4 +61,7 @@ def test_unfit_sizes_have_no_plan() -> None:
     table = TensorType(I64, (10, 2))
     wide = TensorType(F32, (1, 3, 4, 10000))
     assert resize2d.plan(wide, table, table, blocked=False, target=targets.host()) is None
-    assert resize2d.plan(TensorType(I64, (1, 3, 4, 5)), table, table, blocked=False, target=targets.host()) is None
+    assert (
+        resize2d.plan(TensorType(I64, (1, 3, 4, 5)), table, table, blocked=False, target=targets.host())
+        is None
+    )

@@ -1,10 +1,11 @@
 """Lower a graph node by node and run its kernels in hostile memory, for the tests of lowerings.
 
-    check(graph, [x])        # every output equals the references', in any split of the items
+check(graph, [x])        # every output equals the references', in any split of the items
 """
 
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def run_lowered(graph: Graph, inputs: Sequence[Array], target: Target, *, split:
         if split:
             cuts |= {generator.randint(0, step.kernel.items) for _ in range(5)}
         ordered = sorted(cuts)
-        ranges = list(zip(ordered, ordered[1:], strict=False))
+        ranges = list(pairwise(ordered))
         generator.shuffle(ranges)
         for begin, end in ranges:
             call(*addresses, begin, end)

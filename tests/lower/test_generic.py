@@ -9,8 +9,7 @@ from lower.lowered import check, narrow
 from tilewright.compiler.ir import BOOL, F32, F64, I32, I64, U8, DType, Graph, Layout, TensorType, Value
 from tilewright.compiler.ir.graph import Node
 from tilewright.compiler.lower.nests import nest_supports
-from tilewright.compiler.ops import GraphBuilder
-from tilewright.compiler.ops import composites
+from tilewright.compiler.ops import GraphBuilder, composites
 
 RNG = np.random.default_rng(0)
 
@@ -45,7 +44,10 @@ def built(build: Any, *shapes: tuple[int, ...], dtype: DType = F32) -> tuple[Gra
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 5, 17), (2, 40000)], ids=str)
 def test_elementwise_chain(shape: tuple[int, ...], dtype: DType) -> None:
     graph, inputs = built(
-        lambda g, x, y: g.op("max", g.op("mul", g.op("add", x, y), g.scalar(3, x)), y), shape, shape, dtype=dtype
+        lambda g, x, y: g.op("max", g.op("mul", g.op("add", x, y), g.scalar(3, x)), y),
+        shape,
+        shape,
+        dtype=dtype,
     )
     check(grouped(graph), inputs)
 
@@ -98,7 +100,8 @@ def test_transposed_operands_in_an_expression() -> None:
 
 
 @pytest.mark.parametrize("start, size, step", [
-    ((1, 2), (4, 33), (1, 1)), ((0, 1), (7, 20), (1, 2)), ((6, 39), (7, 40), (-1, -1)), ((1, 39), (3, 13), (2, -3)),
+    ((1, 2), (4, 33), (1, 1)), ((0, 1), (7, 20), (1, 2)), ((6, 39), (7, 40), (-1, -1)),
+    ((1, 39), (3, 13), (2, -3)),
 ])  # fmt: skip
 def test_slice(start: tuple[int, ...], size: tuple[int, ...], step: tuple[int, ...]) -> None:
     graph, inputs = built(
@@ -120,7 +123,8 @@ def test_reshapes_inside_a_group() -> None:
 @pytest.mark.parametrize(
     ("shape", "axes"),
     [
-        ((3, 50), (1,)), ((3, 700), (1,)), ((40, 33), (0,)), ((2, 3, 9, 11), (2, 3)), ((2, 9, 11, 20), (1, 2)),
+        ((3, 50), (1,)), ((3, 700), (1,)), ((40, 33), (0,)), ((2, 3, 9, 11), (2, 3)),
+        ((2, 9, 11, 20), (1, 2)),
         ((2, 20, 37), (1,)), ((4, 5, 6), (0, 2)), ((4, 5, 6), (0, 1, 2)), ((3, 4), ()), ((5, 1), (1,)),
     ],
     ids=str,
@@ -128,7 +132,9 @@ def test_reshapes_inside_a_group() -> None:
 def test_reductions(op: str, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
     for dtype in (F32, I32):
         for keepdims in (False, True):
-            graph, inputs = built(lambda g, x, k=keepdims: g.op(op, x, axes=axes, keepdims=k), shape, dtype=dtype)
+            graph, inputs = built(
+                lambda g, x, k=keepdims: g.op(op, x, axes=axes, keepdims=k), shape, dtype=dtype
+            )
             check(grouped(graph), inputs, rtol=1e-4)
 
 
@@ -159,9 +165,7 @@ def test_dependent_reductions(name: str, shape: tuple[int, ...], axes: tuple[int
 
 
 def test_layer_norm() -> None:
-    graph, inputs = built(
-        lambda g, x, s, c: composites.layer_norm(g, x, s, c), (2, 9, 77), (77,), (77,)
-    )
+    graph, inputs = built(lambda g, x, s, c: composites.layer_norm(g, x, s, c), (2, 9, 77), (77,), (77,))
     check(grouped(graph), inputs)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lower.lowered import check, narrow, poisoned
+from lower.lowered import check, poisoned
 from support import compiled
 
 from tilewright.compiler.ir import F32, F64, I32, I64, U8, DType, Graph, Layout, TensorType, Value
@@ -92,7 +92,9 @@ def test_concat(axis: int, dtype: DType) -> None:
 
 def test_blocked_concat() -> None:
     layout = LAYOUTS["padded"]
-    values = [Value(f"x{i}", TensorType(F32, (2, c, 5, 6), LAYOUTS["blocked"])) for i, c in enumerate((16, 32, 7))]
+    values = [
+        Value(f"x{i}", TensorType(F32, (2, c, 5, 6), LAYOUTS["blocked"])) for i, c in enumerate((16, 32, 7))
+    ]
     result = Value("y", TensorType(F32, (2, 55, 5, 6), layout))
     from tilewright.compiler.ops.movement import Concat
 
