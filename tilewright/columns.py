@@ -37,6 +37,7 @@ from tilewright.frontends.onnx.model import Port, read_model
 from tilewright.frontends.onnx.translate import needed_inputs, translate
 from tilewright.images import MAX_PIXELS, load_image, resize_image
 from tilewright.runtime.model import Model, empty
+from tilewright.runtime.threads import count
 
 Array = npt.NDArray[Any]
 Size = tuple[int, int]
@@ -75,7 +76,8 @@ class Hypercolumns:
     ImageNet mean), "torchvision" (ImageNet mean and standard deviation, of values in [0, 1]), "none" (RGB
     from 0 to 255), or a function from an (H, W, 3) float32 array of such values to another.
 
-    Compiling happens at the first call of each kind, or in `prepare`. Raises TilewrightError.
+    `target` and `threads` are those of `tilewright.compile`. Compiling happens at the first call of each kind,
+    or in `prepare`. Raises TilewrightError.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Hypercolumns:
         size: Size | None = (224, 224),
         preprocess: str | Preprocess = "vgg16",
         target: str = "host",
+        threads: int = 0,
     ) -> None:
         if isinstance(layers, str):
             raise CallError(f"layers= is the string '{layers}'; pass a list of names")
@@ -95,6 +98,7 @@ class Hypercolumns:
         self.size = None if size is None else _checked_size(size)
         self._asked = tuple(layers)
         self._target: Target = by_name(target)
+        self._threads = count(threads)
         self._preprocess = _preprocess(preprocess)
         self._port, self._channels_last = _image_port(needed_inputs(self._loaded, layers), self.name)
         self._lock = threading.Lock()
@@ -207,7 +211,7 @@ class Hypercolumns:
             except TilewrightError as error:
                 raise error.located(model=self.name) from error.__cause__
 
-        return Model(self.name, inputs, graph.output_names, specialise)
+        return Model(self.name, inputs, graph.output_names, specialise, self._threads)
 
     def _sample(self, x: Array, size: Size, pixels: Array, out: Array | None) -> npt.NDArray[np.float32]:
         features, sampler = self._sampler(size)
@@ -239,11 +243,12 @@ def hypercolumns(
     size: Size | None = (224, 224),
     preprocess: str | Preprocess = "vgg16",
     target: str = "host",
+    threads: int = 0,
     pixels: npt.ArrayLike | None = None,
     out: Array | None = None,
 ) -> npt.NDArray[np.float32]:
     """The hypercolumns of one image in one go; for several images build a `Hypercolumns`, which says more."""
-    extract = Hypercolumns(model, layers, size=size, preprocess=preprocess, target=target)
+    extract = Hypercolumns(model, layers, size=size, preprocess=preprocess, target=target, threads=threads)
     return extract(image, pixels=pixels, out=out)
 
 

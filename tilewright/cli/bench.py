@@ -11,7 +11,16 @@ import click
 import numpy as np
 
 from tilewright.api import compile
-from tilewright.cli.options import console, names, random_array, shape_option, shown, table, working
+from tilewright.cli.options import (
+    console,
+    names,
+    random_array,
+    shape_option,
+    shown,
+    table,
+    threads_option,
+    working,
+)
 from tilewright.cli.run import known_shape
 from tilewright.runtime.model import Model, empty
 
@@ -55,18 +64,20 @@ def measure(model: Model, shapes: Sequence[tuple[int, ...]], rounds: int, second
 @click.option(
     "--rounds", type=click.IntRange(1), help="Calls to time; by default as many as fit into 3 seconds."
 )
+@threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def bench(
     model: str,
     shapes: tuple[tuple[str, tuple[int, ...]], ...],
     outputs: str | None,
     rounds: int | None,
+    threads: int,
     as_json: bool,
 ) -> None:
-    """Time MODEL, an ONNX file, on random inputs, on one thread."""
+    """Time MODEL, an ONNX file, on random inputs."""
     with working(f"compiling {model}"):
         started = time.perf_counter()
-        compiled = compile(model, outputs=names(outputs), shapes=dict(shapes))
+        compiled = compile(model, outputs=names(outputs), shapes=dict(shapes), threads=threads)
         inputs = {spec.name: known_shape(compiled, spec) for spec in compiled.inputs}
         manifest = compiled.executable(tuple(inputs.values())).manifest
         compiling = time.perf_counter() - started
@@ -75,6 +86,7 @@ def bench(
     facts: dict[str, Any] = {
         "model": model,
         "inputs": inputs,
+        "threads": compiled.threads,
         "compile_ms": compiling * 1e3,
         "workspace_bytes": manifest.workspace_bytes,
         "kernels": len(manifest.kernels),
@@ -87,6 +99,7 @@ def bench(
     for name, shape in inputs.items():
         listing.add_row(f"input {name}", shown(shape))
     listing.add_row("compile", f"{compiling:.2f} s")
+    listing.add_row("threads", str(compiled.threads))
     listing.add_row("kernel calls", str(facts["kernels"]))
     listing.add_row("workspace", f"{manifest.workspace_bytes / 2**20:.1f} MiB")
     listing.add_row(f"fastest of {timing.rounds} calls", f"{timing.min:.3f} ms")

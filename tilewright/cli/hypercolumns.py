@@ -7,7 +7,17 @@ from pathlib import Path
 import click
 import numpy as np
 
-from tilewright.cli.options import Array, console, folder, names, parse_size, shown, table, working
+from tilewright.cli.options import (
+    Array,
+    console,
+    folder,
+    names,
+    parse_size,
+    shown,
+    table,
+    threads_option,
+    working,
+)
 from tilewright.columns import PREPROCESS, VGG_LAYERS, Hypercolumns
 from tilewright.errors import ImageError
 from tilewright.pictures import write_pictures
@@ -46,6 +56,7 @@ from tilewright.pictures import write_pictures
     show_default=True,
     help="What the network expects: Keras's VGG-16 way, torchvision's, or RGB from 0 to 255.",
 )
+@threads_option
 def hypercolumns(
     image: str | None,
     output: str,
@@ -54,6 +65,7 @@ def hypercolumns(
     size: str,
     clusters: int,
     preprocess: str,
+    threads: int,
 ) -> None:
     """What a network sees in a photograph, pixel by pixel.
 
@@ -63,7 +75,7 @@ def hypercolumns(
     """
     times: list[tuple[str, float]] = []
     at = None if size == "image" else parse_size(size)
-    extract = Hypercolumns(model, names(layers) or [], size=at, preprocess=preprocess)
+    extract = Hypercolumns(model, names(layers) or [], size=at, preprocess=preprocess, threads=threads)
     path = sample_photograph() if image is None else Path(image)
     photograph = extract.input_image(path)
     into = folder(output)

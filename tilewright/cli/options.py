@@ -53,6 +53,15 @@ shape_option = click.option(
 )
 
 
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Threads a call is computed by; by default TILEWRIGHT_NUM_THREADS, or all cores.",
+)
+
+
 def read_array(name: str, path: str) -> Array:
     """An array from an .npy file; raises CallError."""
     try:

@@ -16,6 +16,7 @@ from tilewright.cli.options import (
     shape_option,
     shown,
     table,
+    threads_option,
     working,
 )
 from tilewright.errors import CallError
@@ -48,6 +49,7 @@ def parse_input(text: str) -> tuple[str, str]:
 @click.option(
     "--random", type=int, metavar="SEED", help="Fill the inputs that are not given with random numbers."
 )
+@threads_option
 def run(
     model: str,
     inputs: tuple[tuple[str, str], ...],
@@ -55,13 +57,14 @@ def run(
     outputs: str | None,
     output: str | None,
     random: int | None,
+    threads: int,
 ) -> None:
     """Run MODEL, an ONNX file, on arrays and print what comes out."""
     into = None if output is None else folder(output)
     given = {name: read_array(name, path) for name, path in inputs}
     wanted = {name: array.shape for name, array in given.items()} | dict(shapes)
     with working(f"compiling {model}"):
-        compiled = compile(model, outputs=names(outputs), shapes=wanted)
+        compiled = compile(model, outputs=names(outputs), shapes=wanted, threads=threads)
     given |= _missing(compiled, given, random)
     results = compiled.run(given)
     listing = table("output", "dtype", "shape", ">min", ">mean", ">max")
