@@ -221,6 +221,8 @@ class _Builder:
         if reduces:
             attrs: Any = reduces[0].attrs
             self.axes = tuple(sorted(attrs.axes))
+            if any(self.windows[axis].size != self.anchor.type.shape[axis] for axis in self.axes):
+                raise Unfit  # each piece would be reduced by itself
             self.reduced = frozenset(loop for axis in self.axes for loop, _ in self.identity[axis].terms)
         result = self.nodes[-1].results[0]
         along = self.result_map()
