@@ -11,9 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tilewright.compiler.ops import evaluate
-from tilewright.frontends.onnx.model import read_model
-from tilewright.frontends.onnx.translate import translate
+import tilewright as tw
 
 Array = np.ndarray[Any, Any]
 
@@ -26,7 +24,9 @@ NETWORKS = [
 
 def execute(path: Path, inputs: Sequence[Array]) -> list[Array]:
     """The network's outputs for these inputs."""
-    return list(evaluate(translate(read_model(path)), inputs))
+    compiled = tw.compile(path)
+    names = [port.name for port in compiled.inputs]
+    return list(compiled.run(dict(zip(names, inputs, strict=True))).values())
 
 
 @pytest.mark.parametrize("network", NETWORKS)
