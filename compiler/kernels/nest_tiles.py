@@ -64,19 +64,24 @@ class TileEmitter(RegionEmitter):
         blocks = -(-n // grain)
         chunks = -(-blocks // wanted)
         self.block = -(-blocks // chunks) * grain
+        # A few rows along t only (the lanes of a block of channels): cut the columns too.
+        columns = self.region.extents[self.lane] // self.lanes
+        parts = max(min(n, self.block) * self.region.extents[self.lane] // (8 * ITEM_WORK), 1)
+        self.columns = max(-(-columns // parts), 1)
+        self.pieces = max(-(-columns // self.columns), 1)
         return len(self.outer), self.block, -(-n // self.block)
 
     @property
     def items(self) -> int:
         """Items of the region."""
-        return prod(self.region.extents[axis] for axis in self.outer) * self.chunks
+        return prod(self.region.extents[axis] for axis in self.outer) * self.chunks * self.pieces
 
     @items.setter
     def items(self, value: int) -> None:
         """The base class counts otherwise."""
 
     def item(self, item: Index) -> None:
-        """Emit one item: a chunk along t, everything along l, at one index of the other axes."""
+        """Emit one item: a chunk along t and a part along l, at one index of the other axes."""
         b = self.b
         for position in self.turned:
             source = self.places[position]
@@ -91,6 +96,9 @@ class TileEmitter(RegionEmitter):
                 self.places[position] = Place(buffer, 0, tuple(steps), 1)
         self.memo, self.done = [{}], 0
         self.bases = [{key: 0 for key in self.places}]
+        self.part: Index = 0
+        if self.pieces > 1:
+            self.part, item = b.rem(item, self.pieces), b.div(item, self.pieces)
         chunk: Index = 0
         if self.chunks > 1:
             chunk, item = (b.rem(item, self.chunks), b.div(item, self.chunks)) if self.outer else (item, 0)
@@ -121,7 +129,7 @@ class TileEmitter(RegionEmitter):
             b.if_(in_last, lambda: self.along_lanes(whole, n, n - whole))
 
     def along_lanes(self, lo: Index, hi: Index, rows: int) -> None:
-        """Tiles of `rows` rows from t = lo to hi, everything along l."""
+        """Tiles of `rows` rows from t = lo to hi, and the item's part along l; the last one takes the rest."""
         b, n, size = self.b, self.region.extents[self.lane], self.lanes
         end = max(n, self.region.output.fill)
 
@@ -135,9 +143,17 @@ class TileEmitter(RegionEmitter):
 
             b.for_(lo, hi, tile, step=size)
 
-        b.for_(0, n // size * size, lambda at, _: column(at, size, size), step=size)
-        for at in range(n // size * size, end, size):
-            column(at, max(min(n - at, size), 0), min(end - at, size))
+        def rest() -> None:
+            for at in range(n // size * size, end, size):
+                column(at, max(min(n - at, size), 0), min(end - at, size))
+
+        step, whole = self.columns * size, n // size * size
+        first = b.mul(self.part, step)
+        last = b.min(b.add(first, step), whole) if self.pieces * step > whole else b.add(first, step)
+        b.for_(first, last, lambda at, _: column(at, size, size), step=size)
+        if whole < end:
+            in_last: Any = b.compare("eq", self.part, self.pieces - 1) if self.pieces > 1 else True
+            b.if_(in_last, rest)
 
     def tile(self, rows: int, active: int, stored: int) -> None:
         """One tile of `rows` along t and `active` along l, of which `stored` are written."""
