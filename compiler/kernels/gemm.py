@@ -50,7 +50,8 @@ class GemmPlan(KernelPlan):
 
     `chunk` is how many row tiles one item takes, `block` how many steps of K one chain of additions. `chains`
     sets of accumulators take the steps in turn, where one set is too small to hide an fma's latency. `ahead`
-    is how many steps of K w is prefetched ahead.
+    is how many steps of K w is prefetched ahead. The vectors come from `streams` packed panels next to each
+    other, whose number `streams` divides.
     """
 
     template: ClassVar[str] = "gemm"
@@ -60,6 +61,7 @@ class GemmPlan(KernelPlan):
     chunk: int
     unroll: int = 4
     chains: int = 1
+    streams: int = 1
     block: int = BLOCK
     ahead: int = 8
 
@@ -146,17 +148,17 @@ class _Product:
     depth: int
     row_step: int
     k_step: int
+    stream_step: int
 
-    def terms(
-        self, x_at: Index, w_at: Index, steps: int, sums: list[Operand], rows: int, active: int
-    ) -> list[Operand]:
+    def terms(self, x_at: Index, w_at: Index, steps: int, sums: list[Operand], rows: int, active: int) -> list[Operand]:
         """Add `steps` steps of K, from elements x_at and w_at on, to sums[chain][row][vector]."""
         b, plan, sums = self.b, self.plan, list(sums)
         vectors, per_line = -(-active // plan.lanes), max(_CACHE_LINE // (plan.lanes * self.w.type.bytes), 1)
         for step in range(steps):
             columns = []
             for v in range(vectors):
-                offset = step * self.k_step + v * plan.lanes
+                stream, place = divmod(v, plan.vectors // plan.streams)
+                offset = step * self.k_step + stream * self.stream_step + place * plan.lanes
                 if v % per_line == 0:
                     b.prefetch(self.w, w_at, offset=offset + plan.ahead * self.k_step)
                 count = min(active - v * plan.lanes, plan.lanes)
@@ -168,9 +170,7 @@ class _Product:
                     sums[at] = multiply_add(b, value, columns[v], sums[at])
         return sums
 
-    def block(
-        self, x0: Index, w0: Index, lo: Index, hi: Index, rows: int, active: int, rest: int = 0
-    ) -> list[Operand]:
+    def block(self, x0: Index, w0: Index, lo: Index, hi: Index, rows: int, active: int, rest: int = 0) -> list[Operand]:
         """sums[row][vector] over steps lo..hi of K, a multiple of the unrolling, and `rest` more."""
         b, plan = self.b, self.plan
         count = rows * -(-active // plan.lanes)
@@ -228,9 +228,7 @@ class _Product:
         b.for_(0, count, lambda tile, _: finish(tile, sums, b.mul(tile, size)))
 
 
-def build(
-    name: str, plan: GemmPlan, a: TensorType, w: TensorType, result: TensorType, epilogue: Epilogue
-) -> Kernel:
+def build(name: str, plan: GemmPlan, a: TensorType, w: TensorType, result: TensorType, epilogue: Epilogue) -> Kernel:
     """fn(x, w, <epilogue>, begin, end): a (..., M, K), w in the plan's layout, the result (..., M, N)."""
     b = Builder(name)
     x_view, w_view = View.of(a), View.of(w)
@@ -245,7 +243,8 @@ def build(
     whole, rest = divmod(flat_rows(a, w), plan.rows)
     chunks = max(-(-whole // plan.chunk), 1)
     panel_step = w_view.outer[-1] * (width // w_view.blocks[-1])
-    product = _Product(b, plan, x, panels, depth, x_view.outer[-2], w_view.outer[-2])
+    stream_step = panel_step // plan.streams
+    product = _Product(b, plan, x, panels, depth, x_view.outer[-2], w_view.outer[-2], stream_step)
 
     def item(number: Index, _: list[Operand]) -> None:
         *at, chunk, panel = unflatten(b, number, (*batch, chunks, panel_count))

@@ -1,7 +1,7 @@
 """Matrix products with so few rows or columns that reading the matrix is all the time they take.
 
 few rows     x (M <= 3, K), w packed (N / (4W), K, 4W): gemm's loop with several sets of accumulators and
-             prefetches; one stream through memory
+             prefetches; one stream through memory, or two
 one column   x (..., M, K) row-major, w (..., K, 1): lanes along K, added up at the end
 
 for item = chunk of rows:                          # one column
@@ -28,7 +28,7 @@ from tilewright.compiler.targets import Target
 
 _FEW_ROWS = 3
 _AHEAD_BYTES = 4096
-_BLOCK = 128
+_BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,18 @@ def plan(a: TensorType, w: TensorType, *, target: Target, constant: bool = True)
         return None
     vectors = 4 if target.registers >= 32 or rows < _FEW_ROWS else 2
     vectors = min(vectors, -(-w.shape[-1] // lanes))
+    # More than one stream through memory keeps more of it on the way.
+    pairs = -(-w.shape[-1] // (vectors * lanes)) % 2 == 0 and rows == 1 and target.registers > 16
+    streams = 2 if pairs and constant and w.bytes > target.l2 else 1
     product = GemmPlan(
         operand_layouts=(ROW_MAJOR, gemm.panels_layout(w.rank, vectors * lanes) if constant else ROW_MAJOR),
         result_layout=ROW_MAJOR,
         lanes=lanes,
-        vectors=vectors,
+        vectors=vectors * streams,
         rows=rows,
         chunk=1,
-        chains=_chains(vectors * rows, 8),
+        chains=_chains(vectors * streams * rows, 8),
+        streams=streams,
         unroll=8,
         block=_BLOCK,
         ahead=max(_AHEAD_BYTES // (vectors * lanes * a.dtype.bytes), 1),
@@ -92,9 +96,7 @@ def dot_chunk(depth: int, rows: int) -> int:
     return max((1 << 16) // (depth * rows), 1) * rows
 
 
-def build(
-    name: str, plan: GemvPlan, a: TensorType, w: TensorType, result: TensorType, epilogue: Epilogue
-) -> Kernel:
+def build(name: str, plan: GemvPlan, a: TensorType, w: TensorType, result: TensorType, epilogue: Epilogue) -> Kernel:
     """fn(x, w, <epilogue>, begin, end): a (..., M, K), w in the plan's layout, the result (..., M, N)."""
     if plan.product is not None:
         return gemm.build(name, plan.product, a, w, result, epilogue)

@@ -1,6 +1,7 @@
 """Matrix products (gemm and gemv) against NumPy and PyTorch, at every vector width, in hostile memory."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,7 @@ def width_id(target: Target) -> str:
 
 
 def numbers(shape: tuple[int, ...], dtype: str, seed: int = 0) -> Array:
-    return (np.random.default_rng(seed).standard_normal(shape) * (1 if dtype[0] == "f" else 100)).astype(
-        dtype
-    )
+    return (np.random.default_rng(seed).standard_normal(shape) * (1 if dtype[0] == "f" else 100)).astype(dtype)
 
 
 def multiply(a: Array, w: Array, target: Target, *, constant: bool = True, pad: int = 0) -> Array:
@@ -56,9 +55,7 @@ def multiply(a: Array, w: Array, target: Target, *, constant: bool = True, pad: 
     return compute(kernel, {"x": pack(a, rows), "w": pack(w, columns)}, result)
 
 
-def check(
-    a_shape: tuple[int, ...], w_shape: tuple[int, ...], target: Target, dtype: str = "f4", **how: Any
-) -> None:
+def check(a_shape: tuple[int, ...], w_shape: tuple[int, ...], target: Target, dtype: str = "f4", **how: Any) -> None:
     a, w = numbers(a_shape, dtype, 1), numbers(w_shape, dtype, 2)
     got = multiply(a, w, target, **how)
     if dtype[0] == "i":
@@ -114,11 +111,19 @@ def test_leading_dimensions_broadcast(target: Target, a: tuple[int, ...], w: tup
 
 
 @pytest.mark.parametrize("target", widths(), ids=width_id)
-@pytest.mark.parametrize(
-    "a, w", [((1, 50), (50, 77)), ((3, 8), (8, 64)), ((6, 50), (50, 33)), ((8, 3), (3, 2))]
-)
+@pytest.mark.parametrize("a, w", [((1, 50), (50, 77)), ((3, 8), (8, 64)), ((6, 50), (50, 33)), ((8, 3), (3, 2))])
 def test_columns_that_are_not_packed(target: Target, a: tuple[int, int], w: tuple[int, int]) -> None:
     check(a, w, target, constant=False)
+
+
+@pytest.mark.parametrize("target", widths(), ids=width_id)
+@pytest.mark.parametrize("n", [256, 250, 192, 130])
+def test_two_panels_side_by_side(target: Target, n: int) -> None:
+    small = replace(target, l2=1024)
+    plan = gemv.plan(TensorType(F32, (1, 75)), TensorType(F32, (75, 256)), target=small)
+    assert plan is not None and plan.product is not None and plan.product.streams == 2
+    check((1, 75), (75, n), small)
+    check((2, 1, 75), (2, 75, n), small)
 
 
 def test_padded_rows() -> None:
@@ -154,9 +159,7 @@ def test_any(data: st.DataObject) -> None:
     check((*lead, m, k), (*lead[kept:], k, n), target, dtype, constant=constant)
 
 
-@pytest.mark.parametrize(
-    "shape", [(1, 4096, 64), (2, 8192, 64), (4, 4096, 128), (64, 4096, 128), (64, 4096, 1)]
-)
+@pytest.mark.parametrize("shape", [(1, 4096, 64), (2, 8192, 64), (4, 4096, 128), (64, 4096, 128), (64, 4096, 1)])
 def test_errors_of_long_sums_are_no_worse_than_torch(shape: tuple[int, int, int]) -> None:
     m, k, n = shape
     a, w = numbers((m, k), "f4", 3), numbers((k, n), "f4", 4)
@@ -199,9 +202,7 @@ def test_tiles_do_not_spill_and_call_no_library(name: str, shape: tuple[int, int
     text = emit_module([kernel.function], linkage="")
     assert undefined_symbols(compile_module(text, target)) == []
     # The sums lie on the stack too; innermost loops are blocks that end in a jump to their start.
-    loops = re.findall(
-        r"^(\.L\w+):.*\n((?:\t.*\n)*?)\t(?:j\w+|b\.\w+)\t\1$", assembly(text, target), re.MULTILINE
-    )
+    loops = re.findall(r"^(\.L\w+):.*\n((?:\t.*\n)*?)\t(?:j\w+|b\.\w+)\t\1$", assembly(text, target), re.MULTILINE)
     inner = [body for _, body in loops if re.search("vfmadd|fmla", body)]
     assert inner and not [body for body in inner if re.search(r"\(%rsp|%rbp\)|\[sp", body)]
 
