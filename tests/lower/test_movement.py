@@ -56,6 +56,20 @@ def test_relayout_there_and_back(shape: tuple[int, ...], target: str) -> None:
         check(graph, [x], wanted=[x], widths=WIDTHS)
 
 
+def test_large_images_are_cut_in_pieces() -> None:
+    x = random((1, 20, 130, 131))
+    for source, result in (("row", "padded"), ("padded", "row")):
+        value = Value("x", TensorType(F32, x.shape, LAYOUTS[source]))
+        moved = Value("y", TensorType(F32, x.shape, LAYOUTS[result]))
+        attrs = Relayout(layout=LAYOUTS[result], source=LAYOUTS[source], shape=x.shape)
+        node = Node("relayout", (value,), (moved,), attrs)
+        check(Graph("test", (value,), (moved,), ("y",), (node,), {}), [x], wanted=[x], widths=(512,))
+    blocked = Value("x", TensorType(F32, x.shape, LAYOUTS["blocked"]))
+    row = Value("y", TensorType(F32, x.shape))
+    node = Node("relayout", (blocked,), (row,), Relayout(layout=Layout(), source=LAYOUTS["blocked"], shape=x.shape))
+    check(Graph("test", (blocked,), (row,), ("y",), (node,), {}), [x], wanted=[x], widths=(128, 512))
+
+
 def test_relayout_between_blocked_layouts() -> None:
     x = random((2, 40, 5, 6))
     source, result = LAYOUTS["blocked"], LAYOUTS["padded"]
@@ -92,15 +106,11 @@ def test_concat(axis: int, dtype: DType) -> None:
 
 def test_blocked_concat() -> None:
     layout = LAYOUTS["padded"]
-    values = [
-        Value(f"x{i}", TensorType(F32, (2, c, 5, 6), LAYOUTS["blocked"])) for i, c in enumerate((16, 32, 7))
-    ]
+    values = [Value(f"x{i}", TensorType(F32, (2, c, 5, 6), LAYOUTS["blocked"])) for i, c in enumerate((16, 32, 7))]
     result = Value("y", TensorType(F32, (2, 55, 5, 6), layout))
     from tilewright.compiler.ops.movement import Concat
 
-    graph = Graph(
-        "test", tuple(values), (result,), ("y",), (Node("concat", tuple(values), (result,), Concat(1)),), {}
-    )
+    graph = Graph("test", tuple(values), (result,), ("y",), (Node("concat", tuple(values), (result,), Concat(1)),), {})
     inputs = [random(value.type.shape) for value in values]
     check(graph, inputs, wanted=[np.concatenate(inputs, axis=1)], widths=WIDTHS)
 
