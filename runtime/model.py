@@ -128,7 +128,9 @@ class Model:
         """
         if len(arrays) != len(self._inputs):
             names = ", ".join(name for name, _, _ in self._inputs)
-            raise CallError(f"{len(arrays)} inputs were given, the model takes {len(self._inputs)}: {names}", model=self.name)
+            raise CallError(
+                f"{len(arrays)} inputs were given, the model takes {len(self._inputs)}: {names}", model=self.name
+            )
         given = None if out is None else [out] if isinstance(out, np.ndarray) else list(out)
         results = self._run(arrays, given)
         return results[0] if len(results) == 1 else tuple(results)
@@ -221,8 +223,8 @@ class Model:
 
 def empty(spec: TensorSpec) -> Array:
     """An uninitialised array for a tensor; large ones start at a multiple of 64 bytes, so that no vector straddles."""
-    dtype = np.dtype(spec.dtype)
-    size = math.prod(spec.shape) * dtype.itemsize  # type: ignore[arg-type]
+    dtype, shape = np.dtype(spec.dtype), [int(dim) for dim in spec.shape]
+    size = math.prod(shape) * dtype.itemsize
     if size < LARGE:
-        return np.empty(spec.shape, dtype)  # type: ignore[arg-type]
-    return aligned_empty(size).view(dtype).reshape(spec.shape)  # type: ignore[arg-type]
+        return np.empty(shape, dtype)
+    return aligned_empty(size).view(dtype).reshape(shape)

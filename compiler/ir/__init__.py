@@ -1,6 +1,6 @@
 """The graph IR: element types, layouts, values, nodes, graphs, their verifier and printer."""
 
-from tilewright.compiler.ir.graph import Attrs, Graph, Node, NoAttrs, Value
+from tilewright.compiler.ir.graph import Attrs, Graph, NoAttrs, Node, Value
 from tilewright.compiler.ir.types import (
     BF16,
     BOOL,

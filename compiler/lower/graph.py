@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tilewright.compiler.ir import Graph, Node
+from tilewright.compiler.ir import Graph, Node, Value
 from tilewright.compiler.kernels import borders
 from tilewright.compiler.lower import generic, movement, templates  # noqa: F401  (they register the lowerings)
 from tilewright.compiler.lower.context import LOWERINGS, Lowering, Step
@@ -29,7 +29,12 @@ def lower(graph: Graph, target: Target, placed: Callable[[Node], bool]) -> list[
         LOWERINGS[key](state, node)
         for result in node.results:
             if any(map(any, result.type.layout.pads)):
-                kernel = state.kernel("borders", result.type, lambda name, type=result.type: borders.build(name, type))
-                state.call(kernel, (result,), node, "borders")
+                _write_borders(state, node, result)
     return state.steps
+
+
+def _write_borders(state: Lowering, node: Node, result: Value) -> None:
+    """Write the zeros around a padded result, which its readers count on."""
+    kernel = state.kernel("borders", result.type, lambda name: borders.build(name, result.type))
+    state.call(kernel, (result,), node, "borders")
 

@@ -9,6 +9,7 @@ operations and concatenation on blocked values stay in it. A node without a plan
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, Literal
 
 from tilewright.compiler.ir import ROW_MAJOR, Graph, Layout, Node, Value
 from tilewright.compiler.kernels import conv_direct, conv_planar, depthwise, gemm, gemv, pool, pool_planar, resize2d
@@ -54,7 +55,7 @@ def _conv(node: Node, blocked: set[Value], target: Target) -> Plan:
     assert isinstance(node.attrs, Conv)
     attrs = node.attrs
     x, w = (operand.type for operand in node.operands)
-    kinds = {"strides": attrs.strides, "pads": attrs.pads, "dilations": attrs.dilations, "groups": attrs.groups}
+    kinds: dict[str, Any] = {"strides": attrs.strides, "pads": attrs.pads, "dilations": attrs.dilations, "groups": attrs.groups}
     if x.rank == 4 and x.dtype.is_float:
         in_blocks = node.operands[0] in blocked or x.shape[1] >= target.lanes(x.dtype.bits)
         plan: Plan = depthwise.plan(x, w, **kinds, target=target)
@@ -74,8 +75,8 @@ def _pool(node: Node, blocked: set[Value], target: Target) -> Plan:
     assert isinstance(node.attrs, Pool)
     attrs = node.attrs
     (x,) = node.operands
-    kinds = {"kernel": attrs.kernel, "strides": attrs.strides, "dilations": attrs.dilations, "pads": attrs.pads}
-    mode = "max" if node.op == "max_pool" else "sum"
+    kinds: dict[str, Any] = {"kernel": attrs.kernel, "strides": attrs.strides, "dilations": attrs.dilations, "pads": attrs.pads}
+    mode: Literal["max", "sum"] = "max" if node.op == "max_pool" else "sum"
     plan: Plan = None
     if x in blocked:
         plan = pool.plan(x.type, node.result.type, mode=mode, **kinds, target=target)
