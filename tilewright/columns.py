@@ -76,8 +76,8 @@ class Hypercolumns:
     ImageNet mean), "torchvision" (ImageNet mean and standard deviation, of values in [0, 1]), "none" (RGB
     from 0 to 255), or a function from an (H, W, 3) float32 array of such values to another.
 
-    `target` and `threads` are those of `tilewright.compile`. Compiling happens at the first call of each kind,
-    or in `prepare`. Raises TilewrightError.
+    `target` and `threads` are those of `tilewright.compile`. Compiling happens at the first call of each
+    kind, or in `prepare`. Raises TilewrightError.
     """
 
     def __init__(
