@@ -86,7 +86,10 @@ def lower_graph(graph: Graph, target: Target) -> Program:
 
 @dataclass(frozen=True)
 class Emitted:
-    """A program as text: `workspace_bytes` for one thread, of which `thread_bytes` for each further one again."""
+    """A program as text: bytes of workspace for one thread, and how many more for each further one.
+
+    `shared` says whether any kernel call is cut into chunks.
+    """
 
     text: str
     constants: Array
@@ -136,7 +139,7 @@ def emit(program: Program, shares: bool = True) -> Emitted:
             buffers = (*buffers, Location("workspace", memory.bytes))
         calls.append(
             EntryCall(
-                kernel.function.name, buffers, kernel.items, chunks(kernel) if shares else 1,
+                kernel.function.name, buffers, kernel.items, chunks(kernel) if shares else 1, kernel.group,
                 slot if kernel.scratch else 0,
             )
         )  # fmt: skip

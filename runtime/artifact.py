@@ -4,11 +4,11 @@
 
 The entry point is
 
-    int32 tw_run(void **inputs, void **outputs, void *constants, void *workspace, const void *pool, int32 threads)
+    int32 tw_run(void **inputs, void **outputs, void *constants, void *workspace, void *pool, int32 threads)
 
-Inputs and outputs are dense row-major arrays in the order of the manifest, the constants and the workspace 64-byte
-aligned. `pool` is the address of the pool's `tw_pool`, or null: then, or with `threads` below 2, all work is done in
-the caller. It keeps no state: calls with different workspaces may run at the same time.
+Inputs and outputs are dense row-major arrays in the order of the manifest, the constants and the workspace
+64-byte aligned. `pool` is the address of the pool's `tw_pool`, or null: then, or with `threads` below 2, all work
+is done in the caller. It keeps no state: calls with different workspaces may run at the same time.
 """
 
 from dataclasses import dataclass
@@ -47,8 +47,8 @@ class KernelSpec:
 class Manifest:
     """How to call an artifact and what is in it.
 
-    Sizes in bytes: the workspace for one thread; `workspace_bound` the most of it alive at once; `thread_bytes` what
-    the workspace needs more for each further thread.
+    Sizes in bytes: the workspace for one thread; `workspace_bound` the most of it alive at once; `thread_bytes`
+    what the workspace needs more for each further thread.
     """
 
     name: str
@@ -67,8 +67,8 @@ class Manifest:
 class Artifact:
     """Everything needed to run a compiled model; it pickles.
 
-    `pool` is the object code of the thread pool, the same in all artifacts for an architecture; empty where no
-    kernel call is worth sharing.
+    `pool` is the object code of the thread pool, the same in all artifacts for an architecture; empty where
+    no kernel call is worth sharing.
     """
 
     code: bytes

@@ -4,8 +4,9 @@
     count(3)                     3
     pool_address(artifact.pool)  where the pool's table lies, which entry points take
 
-There is one pool a process, made at first use and never freed: its workers sleep in its code when there is nothing
-to do, also while the interpreter shuts down. It grows to what a call asks for. In a forked child it begins afresh.
+There is one pool a process, made at first use and never freed: its workers sleep in its code when there is
+nothing to do, also while the interpreter shuts down. It grows to what a call asks for. In a forked child it
+begins afresh.
 """
 
 import ctypes
@@ -53,7 +54,7 @@ def cores() -> int:
 
 
 def cpu_quota(proc: Path = Path("/proc/self/cgroup"), root: Path = _CGROUPS) -> int | None:
-    """The processors' worth of time that the control group (version 2 or 1) grants, rounded up; None if unlimited."""
+    """How many processors' time the control group (version 2 or 1) grants, rounded up; None if unlimited."""
     quotas = []
     for line in _read(proc).splitlines():
         _, _, rest = line.partition(":")

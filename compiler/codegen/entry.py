@@ -6,8 +6,8 @@
       call void @conv_direct_0(ptr %b0, ..., ptr %b1, i64 0, i64 112)
       ret i32 0
 
-With a pool (see `pool`) and more than one thread, a second body runs: it writes the buffers of a call that is worth
-sharing into an array on its stack and hands the pool the kernel's thunk, which computes one chunk from it:
+With a pool (see `pool`) and more than one thread, a second body runs: it writes the buffers of a call that is
+worth sharing into an array on its stack and hands the pool the kernel's thunk, which computes one chunk from it:
 
     define internal void @conv_direct_0.chunk(ptr %frame, i32 %chunk, i32 %slot)
 """
@@ -22,7 +22,7 @@ SPACES: tuple[Space, ...] = ("inputs", "outputs", "constants", "workspace")
 
 @dataclass(frozen=True)
 class Location:
-    """Where a buffer lies: `offset` bytes into input or output number `index`, the constants or the workspace."""
+    """Where a buffer lies: `offset` bytes into input or output `index`, the constants or the workspace."""
 
     space: Space
     offset: int
@@ -33,14 +33,16 @@ class Location:
 class EntryCall:
     """One call: the kernel's symbol, its buffers, how many items it computes, in how many chunks.
 
-    `slot_bytes` is 0, or says that the last buffer is the scratch of slot 0; those of further slots follow it at
-    this distance. Calls of one symbol agree in all but their buffers.
+    Chunks begin at multiples of `group` if there are at most items / group of them. `slot_bytes` is 0, or says
+    that the last buffer is the scratch of slot 0; those of further slots follow at this distance. Calls of one
+    symbol agree in all but their buffers.
     """
 
     symbol: str
     buffers: tuple[Location, ...]
     items: int
     chunks: int = 1
+    group: int = 1
     slot_bytes: int = 0
 
 
@@ -59,8 +61,8 @@ class _Body:
         if location.space in ("inputs", "outputs") and location.offset == 0:
             place = f"%{location.space}"
             if location.index:
-                place = f"%{self.prefix}s{number}"
-                self.lines.append(f"  {place} = getelementptr ptr, ptr %{location.space}, i64 {location.index}")
+                arrays, place = place, f"%{self.prefix}s{number}"
+                self.lines.append(f"  {place} = getelementptr ptr, ptr {arrays}, i64 {location.index}")
             text = f"load ptr, ptr {place}"
         else:
             base = f"%{location.space}"
@@ -129,7 +131,8 @@ def emit_entry(name: str, calls: Sequence[EntryCall]) -> str:
 
 
 def _thunk(call: EntryCall) -> str:
-    """The function that computes one chunk: items chunk * items / chunks up to those of the next chunk."""
+    """The function that computes one chunk: units chunk * units / chunks up to those of the next chunk."""
+    unit = call.group if call.items % call.group == 0 and call.chunks * call.group <= call.items else 1
     lines = [f"define internal void @{call.symbol}.chunk(ptr %frame, i32 %chunk, i32 %slot) #0 {{"]
     names = []
     for position in range(len(call.buffers)):
@@ -148,8 +151,9 @@ def _thunk(call: EntryCall) -> str:
     lines += ["  %this = zext i32 %chunk to i64", "  %next = add i64 %this, 1"]
     for bound, number in (("begin", "%this"), ("end", "%next")):
         lines += [
-            f"  %{bound}.items = mul i64 {number}, {call.items}",
-            f"  %{bound} = udiv i64 %{bound}.items, {call.chunks}",
+            f"  %{bound}.product = mul i64 {number}, {call.items // unit}",
+            f"  %{bound}.units = udiv i64 %{bound}.product, {call.chunks}",
+            f"  %{bound} = mul i64 %{bound}.units, {unit}",
         ]
         names.append(f"i64 %{bound}")
     return "\n".join([*lines, f"  call void @{call.symbol}({', '.join(names)})", "  ret void", "}", ""])

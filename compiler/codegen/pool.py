@@ -1,17 +1,18 @@
-"""The thread pool as LLVM IR text: regions of numbered chunks, shared out between the caller and parked workers.
+"""The thread pool as LLVM IR text: regions of numbered chunks, shared out between the caller and its workers.
 
     @tw_pool = constant { ptr, ptr } { ptr @start, ptr @parallel }     what entry points are given
 
-    void start(int32 threads)                                         grow to `threads` threads, the caller one of them
-    void parallel(fn, void *argument, int32 chunks, int32 threads)    fn(argument, chunk, slot) once for each chunk
+    void start(int32 threads)      grow to this many threads, the caller one of them
+    void parallel(function, void *argument, int32 chunks, int32 threads)
+                                   function(argument, int32 chunk, int32 slot), once for each chunk
 
-Both counts are at most 65535. Slot 0 is the caller, slots 1 .. threads-1 are workers. `parallel` returns when every chunk is done. If another region
-runs already, the caller computes its chunks alone.
+Both numbers are at most 65535. Slot 0 is the caller, slots 1 .. threads-1 are workers. `parallel` returns when
+every chunk is done. If another region runs already, the caller computes its chunks alone.
 
-A region is one 64-bit ticket: generation << 32 | threads << 16 | chunks remaining. Taking a chunk is a compare-and-swap
-of the whole word, so a latecomer can never take one of another region. A worker without work spins briefly, then
-sleeps on the generation. After a fork the child has no workers, but regions work all the same, as the caller takes
-every chunk; `start` sees the new process id and begins afresh.
+A region is one 64-bit ticket: generation << 32 | threads << 16 | chunks remaining. Taking a chunk is a compare-
+and-swap of the whole word, so a latecomer never takes one of another region. A worker without work spins for a
+moment, then sleeps on the generation. After a fork the child has no workers, but regions work all the same, as
+the caller takes every chunk; `start` sees the new process id and begins afresh.
 
 The module needs two functions of libc: `pthread_create` and `syscall`. Linux only: it sleeps on a futex.
 """
@@ -82,20 +83,20 @@ _MACHINES = {
     "aarch64": _Machine(98, 172, 124, 135, 1200, "@llvm.aarch64.isb(i32 15)", _CONTROL_ARM),
 }
 
-# All signals but those that faults raise (ILL 4, TRAP 5, ABRT 6, BUS 7, FPE 8, SEGV 11) and those that libc uses
-# between threads (32 and 33).
+# All signals but those of faults (ILL 4, TRAP 5, ABRT 6, BUS 7, FPE 8, SEGV 11) and those that libc uses between
+# threads (32 and 33).
 _SIGNALS = (1 << 64) - 1 - sum(1 << (signal - 1) for signal in (4, 5, 6, 7, 8, 11, 32, 33))
 
 _TEXT = """
 @ticket = internal global i64 0, align 64          ; generation << 32 | threads << 16 | chunks remaining
 @done = internal global i32 0, align 64            ; chunks done
-@sleeping = internal global i32 0, align 64        ; a bit a sleeping worker: slot 1 is bit 0, from 32 on bit 31
+@sleeping = internal global i32 0, align 64        ; a bit a sleeper: slot 1 has bit 0, from 32 on bit 31
 @waiting = internal global i32 0, align 64         ; 1 while the caller sleeps on @done
 @busy = internal global i32 0, align 64            ; 1 while a region runs
-@function = internal global ptr null, align 64     ; the region: set before its ticket, read by who took a chunk
+@function = internal global ptr null, align 64     ; the region: set before its ticket
 @argument = internal global ptr null
 @chunks = internal global i32 0
-@control_word = internal global i64 0              ; the caller's rounding and denormal settings, which workers take
+@control_word = internal global i64 0              ; the caller's rounding and denormals, which workers take
 @workers = internal global i32 0, align 64
 @owner = internal global i32 0                     ; the process that the workers live in
 @starting = internal global i32 0                  ; the process of which a thread is in start(), else 0
@@ -360,7 +361,7 @@ def emit_pool(target: Target, symbol: str = "tw_pool") -> str:
 
 
 def pool_code(target: Target) -> bytes:
-    """The pool's object code. It is the same for all processors of an architecture: a process needs one pool."""
+    """The pool's object code: one for all processors of an architecture, as a process needs one pool."""
     return _compiled(target.triple)
 
 

@@ -26,16 +26,19 @@ MOST_CHUNKS = 0xFFFF
 
 
 def chunks(kernel: Kernel) -> int:
-    """The number of chunks, at least 1."""
+    """The number of chunks, at least 1: at most `items`, and if above the number of groups, a multiple of it."""
     time = _microseconds(kernel)
-    wanted = max(time / MOST_US, min(time / LEAST_US, ENOUGH))
-    return max(min(int(wanted), kernel.items, MOST_CHUNKS), 1)
+    wanted = int(min(max(time / MOST_US, min(time / LEAST_US, ENOUGH)), MOST_CHUNKS))
+    groups = -(-kernel.items // kernel.group)
+    if wanted > groups:
+        wanted = groups * min(wanted // groups, kernel.group)
+    return max(min(wanted, kernel.items), 1)
 
 
 def _microseconds(kernel: Kernel) -> float:
     """About how long all items take. Nests count no flops; the size of their items goes by their work."""
-    params = kernel.function.params
-    moved = sum(param.size * param.type.bytes for param in params if isinstance(param, Buffer)) - kernel.scratch
+    buffers = [param for param in kernel.function.params if isinstance(param, Buffer)]
+    moved = sum(buffer.size * buffer.type.bytes for buffer in buffers) - kernel.scratch
     if kernel.flops:
         return max(kernel.flops / FLOPS_PER_US, moved / BYTES_PER_US)
     return min(kernel.items * PLAIN_ITEM_US, moved / PLAIN_BYTES_PER_US)
