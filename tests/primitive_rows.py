@@ -157,7 +157,8 @@ def _gather() -> list[Row]:
         Row("gather_elements", (x, at[:2, :, :3]), lambda x, i: x.gather(1, i), {"axis": 1}),
         Row("resample", (x, taps, weight), lambda x, i, w: torch.einsum("antb,nt->anb", x[:, i], w),
             {"axis": 1}, exact=False),
-        Row("resample2d", (floats(2, 3, 4, 5), ints(6, 2, low=0, high=4), weight, ints(7, 3, low=0, high=5), floats(7, 3)),
+        Row("resample2d",
+            (floats(2, 3, 4, 5), ints(6, 2, low=0, high=4), weight, ints(7, 3, low=0, high=5), floats(7, 3)),
             lambda x, i, w, j, v: torch.einsum("ncisjt,is,jt->ncij", x[:, :, i][..., j], w, v), exact=False),
     ]  # fmt: skip
 

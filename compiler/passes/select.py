@@ -55,7 +55,9 @@ def _conv(node: Node, blocked: set[Value], target: Target) -> Plan:
     assert isinstance(node.attrs, Conv)
     attrs = node.attrs
     x, w = (operand.type for operand in node.operands)
-    kinds: dict[str, Any] = {"strides": attrs.strides, "pads": attrs.pads, "dilations": attrs.dilations, "groups": attrs.groups}
+    kinds: dict[str, Any] = {
+        "strides": attrs.strides, "pads": attrs.pads, "dilations": attrs.dilations, "groups": attrs.groups,
+    }  # fmt: skip
     if x.rank == 4 and x.dtype.is_float:
         in_blocks = node.operands[0] in blocked or x.shape[1] >= target.lanes(x.dtype.bits)
         plan: Plan = depthwise.plan(x, w, **kinds, target=target)
@@ -75,7 +77,9 @@ def _pool(node: Node, blocked: set[Value], target: Target) -> Plan:
     assert isinstance(node.attrs, Pool)
     attrs = node.attrs
     (x,) = node.operands
-    kinds: dict[str, Any] = {"kernel": attrs.kernel, "strides": attrs.strides, "dilations": attrs.dilations, "pads": attrs.pads}
+    kinds: dict[str, Any] = {
+        "kernel": attrs.kernel, "strides": attrs.strides, "dilations": attrs.dilations, "pads": attrs.pads,
+    }  # fmt: skip
     mode: Literal["max", "sum"] = "max" if node.op == "max_pool" else "sum"
     plan: Plan = None
     if x in blocked:
