@@ -60,7 +60,9 @@ def test_an_artifact_pickles() -> None:
 
 
 @pytest.mark.parametrize(("make", "channels", "count"), [(Bottleneck, 32, 4), (InvertedResidual, 24, 3)])
-def test_a_residual_block_is_one_kernel_a_convolution(make: Callable[..., nn.Module], channels: int, count: int) -> None:
+def test_a_convolution_of_a_residual_block_is_one_kernel(
+    make: Callable[..., nn.Module], channels: int, count: int
+) -> None:
     block = make(32, 16, 1) if make is Bottleneck else make(24, 24, 1, 6)
     artifact = compile_graph(translate(read_model(export(block.eval(), (1, channels, 14, 14)))), host())
     templates = [kernel.template for kernel in artifact.manifest.kernels]

@@ -7,7 +7,7 @@ chosen at the end. A NaN counts as the extreme element. Of equal elements the fi
 from math import prod
 from typing import Any
 
-from tilewright.compiler.ir import TensorType
+from tilewright.compiler.ir.types import TensorType
 from tilewright.compiler.kernels.kernel import Kernel, loop_type
 from tilewright.compiler.loops import I64, Builder, Const, Index, Operand
 from tilewright.compiler.targets import Target

@@ -5,7 +5,7 @@
 The workspace is reused, so the pads are written in every run.
 """
 
-from tilewright.compiler.ir import TensorType
+from tilewright.compiler.ir.types import TensorType
 from tilewright.compiler.kernels.kernel import Kernel, loop_type
 from tilewright.compiler.kernels.nest import Access, Array, Constant, Nest, Output, Region, build_with_lanes
 

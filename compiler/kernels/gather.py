@@ -9,7 +9,7 @@ Negative indices count from the end; those beyond either end are clamped, so not
 from math import prod
 from typing import Any
 
-from tilewright.compiler.ir import TensorType
+from tilewright.compiler.ir.types import TensorType
 from tilewright.compiler.ir.types import row_major_strides
 from tilewright.compiler.kernels.kernel import Kernel, loop_type
 from tilewright.compiler.loops import I64, INDEX, Buffer, Builder, Index, Operand

@@ -6,7 +6,7 @@ Lanes run along the axes inside; where there are none, along i, with the taps ga
 from math import prod
 from typing import Any
 
-from tilewright.compiler.ir import TensorType
+from tilewright.compiler.ir.types import TensorType
 from tilewright.compiler.kernels.gather import ITEM_ELEMENTS, in_range, lookup
 from tilewright.compiler.kernels.kernel import Kernel, loop_type
 from tilewright.compiler.loops import Builder, Index, Operand
