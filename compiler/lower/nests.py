@@ -46,10 +46,13 @@ REDUCTIONS: dict[str, ReduceOp] = {
 VIEWS = ("reshape", "transpose", "broadcast", "slice")
 COSTS = {
     "exp": 16, "log": 20, "sin": 24, "cos": 24, "tanh": 24, "sigmoid": 24, "erf": 24, "pow": 48,
-    "mod": 24, "rem": 24,    "div": 6, "sqrt": 6, "reciprocal": 6,
+    "mod": 24, "rem": 24, "div": 6, "sqrt": 6, "reciprocal": 6,
 }  # fmt: skip
 """Instructions a vector, roughly, where it is not one."""
 MAX_INPUTS = 12
+"""Arrays that one nest may read."""
+REPEATED_COST = 4
+"""What a value may cost that is computed again for every row."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,7 @@ def nest_supports(nodes: Sequence[Node]) -> bool:
         return False
     if not all(_is_member(node) for node in nodes):
         return False
-    if any(
-        0 in node.results[0].type.shape or any(0 in o.type.shape for o in node.operands) for node in nodes
-    ):
+    if any(0 in node.results[0].type.shape or any(0 in o.type.shape for o in node.operands) for node in nodes):
         return len(nodes) == 1
     try:
         nest = nest_of(nodes, {}).nest
@@ -90,27 +91,33 @@ def _is_member(node: Node) -> bool:
 
 def _worthwhile(nodes: Sequence[Node], nest: Nest) -> bool:
     """False where fusing repeats costly values, or gathers what a kernel of its own would transpose."""
-    result = nodes[-1].results[0].type
-    reduces = [node for node in nodes if node.op in REDUCTIONS]
-    if not reduces:
-        return not any(
-            COSTS.get(n.op, 1) > 4 and n.results[0].type.elements * 2 <= result.elements for n in nodes
-        )
-    whole = reduces[0].operands[0].type.elements
-    small = reduces[0].results[0].type.elements
-    if any(
-        COSTS.get(n.op, 1) > 4 and small < n.results[0].type.elements <= whole // 2
-        for n in nodes
-        if n.op not in REDUCTIONS
-    ):
+    if _repeats(nodes):
         return False
     for region in nest.regions:
+        if not region.reduced:
+            continue
         wide = [axis for axis, extent in enumerate(region.extents) if extent > 1]
         accesses = (*region.inputs, region.output.access)
         whole_accesses = [a.strides for a in accesses if all(a.strides[axis] for axis in wide)]
         if len({tuple(axis for axis in wide if abs(s[axis]) == 1) for s in whole_accesses}) > 1:
             return False
     return True
+
+
+def _repeats(nodes: Sequence[Node]) -> bool:
+    """True where a costly value is computed again for every row that a broadcast adds in front of it.
+
+    A value with axes of 1 in their places looks like what a reduction leaves; it may join the group later.
+    """
+    reduces = [node for node in nodes if node.op in REDUCTIONS]
+    shape = (reduces[0].operands[0] if reduces else nodes[-1].results[0]).type.shape
+    small = reduces[0].results[0].type.elements if reduces else 1
+    for node in nodes:
+        type = node.results[0].type
+        added = shape[: max(len(shape) - type.rank, 0)]
+        if COSTS.get(node.op, 1) > REPEATED_COST and type.elements > small and prod(added) > 1:
+            return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -149,9 +156,7 @@ def fitting_regions(shape: Shape, build: Callable[[tuple[Window, ...]], Region])
     return window_regions(tuple(Window(0, (dim,)) for dim in shape), build)
 
 
-def window_regions(
-    windows: tuple[Window, ...], build: Callable[[tuple[Window, ...]], Region]
-) -> tuple[Region, ...]:
+def window_regions(windows: tuple[Window, ...], build: Callable[[tuple[Window, ...]], Region]) -> tuple[Region, ...]:
     """The same for one piece of an iterated shape."""
     pending, found = [windows], []
     while pending:

@@ -10,8 +10,10 @@ from tilewright.compiler.ir import BOOL, F32, F64, I32, I64, U8, DType, Graph, L
 from tilewright.compiler.ir.graph import Node
 from tilewright.compiler.lower.nests import nest_supports
 from tilewright.compiler.ops import GraphBuilder, composites
+from tilewright.compiler.passes.fuse import fuse
 
 RNG = np.random.default_rng(0)
+ONES = np.ones(64, np.float32)
 
 
 def random(shape: tuple[int, ...], dtype: DType = F32) -> Any:
@@ -104,9 +106,7 @@ def test_transposed_operands_in_an_expression() -> None:
     ((1, 39), (3, 13), (2, -3)),
 ])  # fmt: skip
 def test_slice(start: tuple[int, ...], size: tuple[int, ...], step: tuple[int, ...]) -> None:
-    graph, inputs = built(
-        lambda g, x: g.op("relu", g.op("slice", x, start=start, size=size, step=step)), (7, 41)
-    )
+    graph, inputs = built(lambda g, x: g.op("relu", g.op("slice", x, start=start, size=size, step=step)), (7, 41))
     check(grouped(graph), inputs)
 
 
@@ -132,9 +132,7 @@ def test_reshapes_inside_a_group() -> None:
 def test_reductions(op: str, shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
     for dtype in (F32, I32):
         for keepdims in (False, True):
-            graph, inputs = built(
-                lambda g, x, k=keepdims: g.op(op, x, axes=axes, keepdims=k), shape, dtype=dtype
-            )
+            graph, inputs = built(lambda g, x, k=keepdims: g.op(op, x, axes=axes, keepdims=k), shape, dtype=dtype)
             check(grouped(graph), inputs, rtol=1e-4)
 
 
@@ -169,6 +167,34 @@ def test_layer_norm() -> None:
     check(grouped(graph), inputs)
 
 
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda g, x: composites.layer_norm(g, x, g.constant(ONES), g.constant(ONES)),
+        lambda g, x: composites.softmax(g, x, (2,)),
+        lambda g, x: composites.log_softmax(g, x, (1,)),
+        lambda g, x: composites.gelu(g, x),
+        lambda g, x: composites.variance(g, x, (2,)),
+    ],
+)
+def test_composites_become_one_group(build: Any) -> None:
+    graph, inputs = built(build, (2, 50, 64))
+    fused = fuse(graph, nest_supports)
+    assert [node.op for node in fused.nodes] == ["group"]
+    check(fused, inputs, widths=(512,))
+
+
+def test_costly_values_are_not_computed_again_for_every_row() -> None:
+    g = GraphBuilder("test")
+    x, v = g.input("x", TensorType(F32, (50, 64))), g.input("v", TensorType(F32, (64,)))
+    graph = g.finish({"y": g.op("mul", x, g.op("exp", v))})
+    assert len(fuse(graph, nest_supports).nodes) == 2
+    g = GraphBuilder("test")
+    x, v = g.input("x", TensorType(F32, (50, 64))), g.input("v", TensorType(F32, (50, 1)))
+    graph = g.finish({"y": g.op("mul", x, g.op("exp", v))})
+    assert len(fuse(graph, nest_supports).nodes) == 1
+
+
 def test_reduction_over_elements_of_a_group_in_f64() -> None:
     graph, inputs = built(GROUPS["softmax"]((1,)), (3, 20001), dtype=F64)
     check(grouped(graph), inputs)
@@ -200,9 +226,7 @@ def with_layouts(graph: Graph, layouts: dict[str, Layout], default: Layout) -> G
             renamed[value] = Value(value.name, value.type.with_layout(layout))
         return renamed[value]
 
-    nodes = [
-        Node(n.op, tuple(map(moved, n.operands)), tuple(map(moved, n.results)), n.attrs) for n in graph.nodes
-    ]
+    nodes = [Node(n.op, tuple(map(moved, n.operands)), tuple(map(moved, n.results)), n.attrs) for n in graph.nodes]
     inputs, outputs = tuple(map(moved, graph.inputs)), tuple(map(moved, graph.outputs))
     constants = {moved(value): array for value, array in graph.constants.items()}
     return Graph(graph.name, inputs, outputs, graph.output_names, tuple(nodes), constants)
