@@ -46,9 +46,7 @@ def small_network(shape: tuple[int | str, ...] = (1, 3, 16, 24), channels_last: 
     node = helper.make_node
     nodes = [node("Transpose", ["image"], ["planar"], perm=[0, 3, 1, 2])] if channels_last else []
     nodes += [
-        node(
-            "Conv", ["planar" if channels_last else "image", "w1", "b1"], ["c1"], name="first", pads=[1] * 4
-        ),
+        node("Conv", ["planar" if channels_last else "image", "w1", "b1"], ["c1"], name="first", pads=[1] * 4),
         node("Relu", ["c1"], ["r1"], name="first_relu"),
         node("MaxPool", ["r1"], ["p1"], kernel_shape=[2, 2], strides=[2, 2]),
         node("Conv", ["p1", "w2", "b2"], ["c2"], name="second", pads=[1] * 4),

@@ -113,9 +113,7 @@ class Hypercolumns:
         features = self._features(self.size or (224, 224))
         counts = [value.type.shape[1] for value in features.outputs]
         ends = [0, *np.cumsum(counts).tolist()]
-        return {
-            layer: slice(start, end) for layer, (start, end) in zip(self.layers, pairwise(ends), strict=True)
-        }
+        return {layer: slice(start, end) for layer, (start, end) in zip(self.layers, pairwise(ends), strict=True)}
 
     @property
     def channel_count(self) -> int:
@@ -188,9 +186,7 @@ class Hypercolumns:
 
     def _model(self, size: Size) -> Model:
         """The model of the whole result."""
-        return _kept(
-            self._whole, size, self._lock, lambda: self._compiled(whole_graph(self._features(size), size))
-        )
+        return _kept(self._whole, size, self._lock, lambda: self._compiled(whole_graph(self._features(size), size)))
 
     def _sampler(self, size: Size) -> tuple[Model, Model]:
         """The models of feature maps and of sampling them."""
@@ -217,9 +213,7 @@ class Hypercolumns:
         features, sampler = self._sampler(size)
         shape = (len(pixels), self.channel_count)
         if out is not None and (out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous):
-            raise CallError(
-                f"out is {out.dtype} {out.shape}; expected a C-contiguous float32 array of shape {shape}"
-            )
+            raise CallError(f"out is {out.dtype} {out.shape}; expected a C-contiguous float32 array of shape {shape}")
         result = np.empty(shape, np.float32) if out is None else out
         if not len(pixels):
             return result
@@ -373,9 +367,7 @@ def _image_port(ports: Sequence[Port], model: str) -> tuple[Port, bool]:
     """The input that takes the image, and whether its channels come last."""
     if len(ports) != 1:
         named = ", ".join(port.name for port in ports) or "none"
-        raise GraphError(
-            f"the layers must need one input, the image; they need {len(ports)}: {named}", model=model
-        )
+        raise GraphError(f"the layers must need one input, the image; they need {len(ports)}: {named}", model=model)
     (port,) = ports
     dims = port.dims
     if port.dtype is not None and dims is not None and len(dims) == 4:
@@ -383,17 +375,13 @@ def _image_port(ports: Sequence[Port], model: str) -> tuple[Port, bool]:
             return port, False
         if dims[3] == 3:
             return port, True
-    raise GraphError(
-        f"input {port} does not take an RGB image; expected a shape of Nx3xHxW or NxHxWx3", model=model
-    )
+    raise GraphError(f"input {port} does not take an RGB image; expected a shape of Nx3xHxW or NxHxWx3", model=model)
 
 
 def _check_map(layer: str, type: TensorType) -> None:
     """Raise GraphError unless a layer's output is a (1, C, h, w) map or a (1, C) vector of numbers."""
     if type.rank not in (2, 4) or type.shape[0] != 1 or 0 in type.shape or not type.dtype.is_float:
-        raise GraphError(
-            f"layer '{layer}' is {type}; hypercolumns need feature maps f32 1xCxHxW or vectors 1xC"
-        )
+        raise GraphError(f"layer '{layer}' is {type}; hypercolumns need feature maps f32 1xCxHxW or vectors 1xC")
 
 
 def _checked_pixels(pixels: npt.ArrayLike, size: Size) -> Array:
@@ -402,9 +390,7 @@ def _checked_pixels(pixels: npt.ArrayLike, size: Size) -> Array:
     if array.size == 0:
         return np.zeros((0, 2), np.int64)
     if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iu":
-        raise CallError(
-            f"pixels= is {array.dtype} of shape {array.shape}; expected pairs of integers (row, column)"
-        )
+        raise CallError(f"pixels= is {array.dtype} of shape {array.shape}; expected pairs of integers (row, column)")
     inside = ((array >= 0) & (array < np.array(size))).all(axis=1)
     if not inside.all():
         row, column = array[~inside][0].tolist()

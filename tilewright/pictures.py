@@ -125,9 +125,7 @@ def cluster(columns: Array, count: int) -> Array:
     channels, height, width = columns.shape
     pixels = columns.reshape(channels, -1)
     if not 1 <= count <= pixels.shape[1]:
-        raise CallError(
-            f"{count} clusters of {pixels.shape[1]} pixels are asked for; ask for fewer, at least 1"
-        )
+        raise CallError(f"{count} clusters of {pixels.shape[1]} pixels are asked for; ask for fewer, at least 1")
     random = np.random.default_rng(0)
     chosen = np.sort(random.permutation(pixels.shape[1])[:SAMPLE])
     sample = np.asarray(pixels[:, chosen]).T
@@ -136,9 +134,7 @@ def cluster(columns: Array, count: int) -> Array:
     standard = (sample - mean) / spread
     if not standard.any():
         return np.zeros((height, width), np.int64)
-    pca = PCA(
-        min(COMPONENTS, *standard.shape), svd_solver="randomized", iterated_power=2, random_state=0
-    ).fit(standard)
+    pca = PCA(min(COMPONENTS, *standard.shape), svd_solver="randomized", iterated_power=2, random_state=0).fit(standard)
     # (x - mean) / spread projected, without a copy of all pixels.
     directions = (pca.components_ / spread).astype(np.float32)
     reduced = (directions @ pixels - (directions @ mean.astype(np.float32))[:, None]).T
@@ -161,9 +157,7 @@ def _drawing() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise TilewrightError(
-            f"pictures need {error.name}; run `pip install matplotlib scikit-learn pillow`"
-        ) from None
+        raise TilewrightError(f"pictures need {error.name}; run `pip install matplotlib scikit-learn pillow`") from None
 
 
 # ---- drawing
@@ -256,9 +250,7 @@ def _clusters(labels: Array, photograph: Array) -> "Figure":
     return figure
 
 
-def _overview(
-    photograph: Array, means: Mapping[str, Array], grouped: Mapping[str, Array], labels: Array
-) -> "Figure":
+def _overview(photograph: Array, means: Mapping[str, Array], grouped: Mapping[str, Array], labels: Array) -> "Figure":
     """Above the photograph, the groups and the clusters; below the mean activation of each layer."""
     above = [("photograph", photograph), *grouped.items()]
     tall = _proportions(labels, 2.6)

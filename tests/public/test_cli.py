@@ -83,9 +83,7 @@ def test_run_writes_what_the_model_computes(model: Path, tmp_path: Path) -> None
     output = run("run", model, "--input", f"image={tmp_path / 'x.npy'}", "--output", tmp_path / "out").output
     expected = reference(x)
     np.testing.assert_allclose(np.load(tmp_path / "out" / "scores.npy"), expected["scores"], rtol=1e-4)
-    assert (
-        "scores  float32  2x5" in output and f"{np.load(tmp_path / 'out' / 'scores.npy').max():.6g}" in output
-    )
+    assert "scores  float32  2x5" in output and f"{np.load(tmp_path / 'out' / 'scores.npy').max():.6g}" in output
     run("run", model, "--input", f"image={tmp_path / 'x.npy'}", "--outputs", "conv1_1", "--output", tmp_path)
     np.testing.assert_allclose(np.load(tmp_path / "conv1_1.npy"), expected["conv1_1"], rtol=1e-4, atol=1e-5)
 
@@ -116,9 +114,7 @@ def test_inspect(model: Path) -> None:
     assert list(rows) == ["conv1_1", "pool1", "conv2_1", "pool2", "fc3"]
     assert rows["conv1_1"]["shape"] == [1, 4, 16, 24] and rows["conv1_1"]["operator"] == "Conv"
     assert rows["conv1_1"]["parameters"] == 4 * 27 + 4 and rows["conv2_1"]["parameters"] == 6 * 36 + 6
-    assert (
-        rows["conv1_1"]["flops"] == 2 * 27 * 4 * 16 * 24 and rows["conv2_1"]["flops"] == 2 * 36 * 6 * 8 * 12
-    )
+    assert rows["conv1_1"]["flops"] == 2 * 27 * 4 * 16 * 24 and rows["conv2_1"]["flops"] == 2 * 36 * 6 * 8 * 12
     assert rows["fc3"]["flops"] == 2 * 6 * 5 and rows["fc3"]["parameters"] == 35
     assert found["parameters"] == 112 + 222 + 35 and found["unsupported"] == {}
     assert found["flops"] == sum(row["flops"] for row in rows.values())

@@ -147,9 +147,7 @@ def test_images_of_their_own_size() -> None:
 
 
 def test_any_number_of_pixels() -> None:
-    extract = tw.Hypercolumns(
-        small_network(), ["conv1_1", "conv2_1", "scores"], size=(40, 30), preprocess="none"
-    )
+    extract = tw.Hypercolumns(small_network(), ["conv1_1", "conv2_1", "scores"], size=(40, 30), preprocess="none")
     whole = extract(IMAGE)
     for count in (0, 1, 255, 256, 257, 600):
         pixels = np.stack([RANDOM.integers(0, 40, count), RANDOM.integers(0, 30, count)], axis=1)
@@ -180,3 +178,11 @@ def test_one_object_in_many_threads() -> None:
         expected = joined([maps["conv1_1"], maps["conv2_1"]], (16, 24))
         np.testing.assert_allclose(whole, expected, rtol=1e-4, atol=1e-2)
         np.testing.assert_allclose(some, expected[:, [2, 15], [3, 23]].T, rtol=1e-4, atol=1e-2)
+
+
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    one, three = (
+        tw.hypercolumns(small_network(), IMAGE, ["conv1_1", "conv2_1"], size=(50, 60), threads=threads)
+        for threads in (1, 3)
+    )
+    np.testing.assert_array_equal(one, three)

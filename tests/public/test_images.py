@@ -72,9 +72,7 @@ PALETTE = np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90]], np.uint8)[GREY //
         pytest.param(lambda: Image.fromarray(GREY), "png", three(GREY), id="L"),
         pytest.param(lambda: Image.fromarray(GREY > 60), "png", three((GREY > 60) * np.uint8(255)), id="1"),
         pytest.param(lambda: Image.fromarray(COLOUR), "png", COLOUR, id="RGB"),
-        pytest.param(
-            lambda: Image.fromarray(np.dstack([COLOUR, ALPHA])), "png", over_white(COLOUR, ALPHA), id="RGBA"
-        ),
+        pytest.param(lambda: Image.fromarray(np.dstack([COLOUR, ALPHA])), "png", over_white(COLOUR, ALPHA), id="RGBA"),
         pytest.param(
             lambda: Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)]),
             "png",
@@ -107,9 +105,7 @@ PALETTE = np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90]], np.uint8)[GREY //
             id="I",
         ),
         pytest.param(
-            lambda: Image.merge(
-                "CMYK", [Image.fromarray(channel) for channel in (GREY, GREY, GREY, 0 * GREY)]
-            ),
+            lambda: Image.merge("CMYK", [Image.fromarray(channel) for channel in (GREY, GREY, GREY, 0 * GREY)]),
             "tiff",
             three(255 - GREY),
             id="CMYK",

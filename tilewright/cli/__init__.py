@@ -6,6 +6,7 @@ An error that Tilewright raises on purpose is one paragraph on stderr and exit c
 """
 
 import errno
+import importlib
 import logging
 import sys
 from typing import Any
@@ -13,18 +14,23 @@ from typing import Any
 import click
 
 from tilewright import __version__
-from tilewright.cli.bench import bench as _bench
-from tilewright.cli.hypercolumns import hypercolumns as _hypercolumns
-from tilewright.cli.inspect import inspect as _inspect
-from tilewright.cli.run import run as _run
 from tilewright.errors import TilewrightError
+
+COMMANDS = ("hypercolumns", "run", "inspect", "bench")
+"""In this order; each is a function in a module of the same name."""
 
 
 class _Commands(click.Group):
-    """Commands in the order they were added, and what their errors look like."""
+    """Commands, each imported when it is called, and what their errors look like."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"tilewright.cli.{cmd_name}"), cmd_name)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -61,11 +67,9 @@ def cli(verbose: int) -> None:
         logging.basicConfig(level=level, format="%(name)s: %(message)s", stream=sys.stderr)
 
 
-# Under names of their own: `tilewright.cli.run` is the module.
-for _command in (_hypercolumns, _run, _inspect, _bench):
-    cli.add_command(_command)
-
-
 def main() -> None:
     """The entry point of the `tilewright` command."""
-    cli(prog_name="tilewright")
+    try:
+        cli(prog_name="tilewright")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -40,9 +40,7 @@ class Timing:
 def measure(model: Model, shapes: Sequence[tuple[int, ...]], rounds: int, seconds: float) -> Timing:
     """Time calls on random inputs: `rounds` of them, or if that is 0 as many as fit into `seconds`."""
     random = np.random.default_rng(0)
-    inputs = [
-        random_array(spec.dtype, shape, random) for spec, shape in zip(model.inputs, shapes, strict=True)
-    ]
+    inputs = [random_array(spec.dtype, shape, random) for spec, shape in zip(model.inputs, shapes, strict=True)]
     manifest = model.executable(tuple(shapes)).manifest
     outputs = [empty(spec) for spec in manifest.outputs]
     flops = sum(kernel.flops for kernel in manifest.kernels)
@@ -61,9 +59,7 @@ def measure(model: Model, shapes: Sequence[tuple[int, ...]], rounds: int, second
 @click.argument("model")
 @shape_option
 @click.option("--outputs", metavar="A,B", help="Compute these tensors, nodes or layers instead.")
-@click.option(
-    "--rounds", type=click.IntRange(1), help="Calls to time; by default as many as fit into 3 seconds."
-)
+@click.option("--rounds", type=click.IntRange(1), help="Calls to time; by default as many as fit into 3 seconds.")
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def bench(

@@ -46,9 +46,7 @@ def parse_input(text: str) -> tuple[str, str]:
 @shape_option
 @click.option("--outputs", metavar="A,B", help="Compute these tensors, nodes or layers instead.")
 @click.option("--output", metavar="DIR", help="Write each output to DIR/NAME.npy.")
-@click.option(
-    "--random", type=int, metavar="SEED", help="Fill the inputs that are not given with random numbers."
-)
+@click.option("--random", type=int, metavar="SEED", help="Fill the inputs that are not given with random numbers.")
 @threads_option
 def run(
     model: str,
