@@ -13,6 +13,7 @@ from networks import Bottleneck, InvertedResidual, export
 from support import guarded
 from torch import nn
 
+from tilewright.compiler import pipeline
 from tilewright.compiler.pipeline import compile_graph
 from tilewright.compiler.targets import host, narrowed
 from tilewright.frontends.onnx.model import read_model
@@ -77,12 +78,12 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 class HostileExecutable(Executable):
     """Runs in memory that it fills with NaN first, in which every buffer ends at a page that faults."""
 
-    def __init__(self, artifact: Artifact) -> None:
-        super().__init__(artifact)
+    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
+        super().__init__(artifact, threads)
         self._constants = guarded(artifact.constants)
 
     def run_hostile(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
-        workspace = np.full(self.manifest.workspace_bytes, 0xFF, np.uint8)
+        workspace = np.full(self._workspace_bytes, 0xFF, np.uint8)
         self._workspaces[:] = [guarded(workspace)]
         outputs = []
         for spec in self.manifest.outputs:
@@ -109,3 +110,19 @@ def test_network_in_hostile_memory(name: str, bits: int) -> None:
     (second,) = executable.run_hostile([x.numpy()])
     np.testing.assert_array_equal(first, second)
     assert np.abs(first - expected).max() <= 1e-5 * (expected.max() - expected.min())
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_any_number_of_threads_gives_the_same_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every item of every kernel is a chunk of its own, and the kernels' scratch is NaN before each call."""
+    monkeypatch.setattr(pipeline, "chunks", lambda kernel: kernel.items)
+    torch.manual_seed(0)
+    make, shape = NETWORKS[name]
+    artifact = compile_graph(translate(read_model(export(make().eval(), shape))), host())
+    x = torch.randn(shape).numpy()
+    (expected,) = HostileExecutable(artifact).run_hostile([x])
+    for threads in (2, 3, 8):
+        executable = HostileExecutable(artifact, threads)
+        for _ in range(5):
+            (got,) = executable.run_hostile([x])
+            np.testing.assert_array_equal(got, expected)
