@@ -26,7 +26,7 @@ from tilewright.compiler.passes.cleanup import fold_constants, merge_equal, remo
 from tilewright.compiler.passes.fold_scales import fold_scales
 from tilewright.compiler.passes.fuse import fuse
 from tilewright.compiler.passes.layout import assign_layouts
-from tilewright.compiler.passes.memory import ALIGNMENT, Place, find_aliases, is_placed, plan_memory
+from tilewright.compiler.passes.memory import ALIGNMENT, Place, find_aliases, placed_operands, plan_memory
 from tilewright.compiler.passes.own_outputs import own_outputs
 from tilewright.compiler.passes.pair_resamples import pair_resamples
 from tilewright.compiler.passes.select import select
@@ -80,7 +80,7 @@ def optimise(graph: Graph, target: Target, trace: Trace | None = None) -> Graph:
 def lower_graph(graph: Graph, target: Target) -> Program:
     """The kernel calls of an optimised graph."""
     places = find_aliases(graph)
-    steps = lower(graph, target, lambda node: is_placed(node, places))
+    steps = lower(graph, target, lambda node: placed_operands(node, places))
     return Program(graph, tuple(steps), places)
 
 

@@ -29,10 +29,14 @@ class Step:
 
 @dataclass
 class Lowering:
-    """The state of lowering one graph."""
+    """The state of lowering one graph.
+
+    `placed` says which operands of a node that only joins them already lie in its result.
+    """
 
     graph: Graph
     target: Target
+    placed: Callable[[Node], frozenset[int]]
     steps: list[Step] = field(default_factory=list)
     _kernels: dict[Hashable, Kernel] = field(default_factory=dict)
     _templates: dict[str, int] = field(default_factory=dict)

@@ -13,11 +13,11 @@ from tilewright.errors import CompileError
 __all__ = ["lower", "nestable"]
 
 
-def lower(graph: Graph, target: Target, placed: Callable[[Node], bool]) -> list[Step]:
-    """The kernel calls of a graph, in order; nodes that are `placed` already need none."""
-    state = Lowering(graph, target)
+def lower(graph: Graph, target: Target, placed: Callable[[Node], frozenset[int]]) -> list[Step]:
+    """The kernel calls of a graph, in order; nodes whose operands all lie in the result already need none."""
+    state = Lowering(graph, target, placed)
     for node in graph.nodes:
-        if placed(node) or all(result.type.elements == 0 for result in node.results):
+        if len(placed(node)) == len(node.operands) > 0 or all(result.type.elements == 0 for result in node.results):
             continue
         if node.plan is not None and node.plan.template:
             key = f"template:{node.plan.template}"

@@ -102,25 +102,30 @@ def lower_relayout(state: Lowering, node: Node) -> None:
 
 @lowering("concat")
 def lower_concat(state: Lowering, node: Node) -> None:
-    """Copy each operand into its place."""
+    """Copy each operand into its place, except those that were computed there."""
     y = node.results[0]
     attrs: Any = node.attrs
+    placed = state.placed(node)
+    copied = tuple(operand for position, operand in enumerate(node.operands) if position not in placed)
     start = 0
+    starts = []
     regions: tuple[Region, ...] = ()
-    for number, operand in enumerate(node.operands):
+    for position, operand in enumerate(node.operands):
 
         def to(along: IndexMap, start: int = start) -> IndexMap:
             return tuple(a.plus(Along(start)) if axis == attrs.axis else a for axis, a in enumerate(along))
 
-        try:
-            found = copies(_whole(operand.type.shape), y, to, operand, number, _same, 0, len(node.operands))
-        except Unfit:
-            raise CompileError(
-                f"operand {number} starts inside a block of the result", node=node.source, operator=node.op
-            ) from None
-        regions += found
+        if position not in placed:
+            try:
+                shape = _whole(operand.type.shape)
+                regions += copies(shape, y, to, operand, len(starts), _same, 0, len(copied))
+            except Unfit:
+                raise CompileError(
+                    f"operand {position} starts inside a block of the result", node=node.source, operator=node.op
+                ) from None
+            starts.append(start)
         start += operand.type.shape[attrs.axis]
-    call_nest(state, node, "concat", node.operands, attrs, regions)
+    call_nest(state, node, "concat", copied, (attrs, tuple(starts)), regions)
 
 
 @lowering("pad")

@@ -68,16 +68,17 @@ def find_aliases(graph: Graph) -> dict[Value, Place]:
     return {value: root(value) for value in places}
 
 
-def is_placed(node: Node, places: Mapping[Value, Place]) -> bool:
-    """True for a node that has nothing left to do: its operands already lie where its result does."""
+def placed_operands(node: Node, places: Mapping[Value, Place]) -> frozenset[int]:
+    """Which operands of a node that only joins them already lie where its result has them, by position."""
     node = node.body[0] if len(node.body) == 1 else node
     pieces = _pieces(node)
     if pieces is None:
-        return False
+        return frozenset()
     whole = places.get(node.results[0], Place(node.results[0], 0))
-    return all(
-        places.get(operand, Place(operand, 0)) == Place(whole.root, whole.offset + offset)
-        for operand, offset in pieces
+    return frozenset(
+        position
+        for position, (operand, offset) in enumerate(pieces)
+        if places.get(operand, Place(operand, 0)) == Place(whole.root, whole.offset + offset)
     )
 
 

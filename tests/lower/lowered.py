@@ -37,7 +37,7 @@ def poisoned(type: TensorType) -> Array:
 
 def run_lowered(graph: Graph, inputs: Sequence[Array], target: Target, *, split: bool = False) -> list[Array]:
     """The outputs, row-major; with `split`, items run in random ranges in random order."""
-    state = Lowering(graph, target)
+    state = Lowering(graph, target, lambda node: frozenset())
     for node in graph.nodes:
         templated = node.plan is not None and node.plan.template
         LOWERINGS[f"template:{node.plan.template}" if templated else node.op](state, node)

@@ -18,11 +18,13 @@ from tilewright.compiler.passes.cleanup import fold_constants, merge_equal, remo
 from tilewright.compiler.passes.fold_scales import fold_scales
 from tilewright.compiler.passes.fuse import fuse
 from tilewright.compiler.passes.layout import assign_layouts
-from tilewright.compiler.passes.memory import find_aliases, is_placed, plan_memory
+from tilewright.compiler.passes.memory import find_aliases, placed_operands, plan_memory
 from tilewright.compiler.passes.own_outputs import own_outputs
 from tilewright.compiler.passes.select import select
-from tilewright.compiler.targets import by_name
+from tilewright.compiler.pipeline import compile_graph, lower_graph, optimise
+from tilewright.compiler.targets import by_name, host
 from tilewright.errors import GraphError
+from tilewright.runtime.model import Executable
 
 TARGET = replace(by_name("x86-64-v4"), l1=32 << 10, l2=1 << 20)
 CONV = {"strides": (1, 1), "pads": ((1, 1), (1, 1)), "dilations": (1, 1), "groups": 1}
@@ -170,7 +172,22 @@ def test_aliases_of_reshape_and_concat() -> None:
     places = find_aliases(graph)
     assert {value.name: place.offset for value, place in places.items()} == {"exp": 0, "neg": 8, "concat": 0}
     assert len({place.root for place in places.values()}) == 1
-    assert [node.op for node in graph.nodes if is_placed(node, places)] == ["concat", "reshape"]
+    placed = {node.op: placed_operands(node, places) for node in graph.nodes}
+    assert placed == {"exp": frozenset(), "neg": frozenset(), "concat": {0, 1}, "reshape": {0}}
+
+
+def test_concat_copies_only_what_is_not_in_place() -> None:
+    g = GraphBuilder("half")
+    x = g.input("x", TensorType(F32, (1, 4, 2)))
+    a = g.op("exp", x)
+    graph = g.finish({"y": g.op("concat", x, a, axis=1)})
+    program = lower_graph(optimise(graph, host()), host())
+    (copy,) = [step for step in program.steps if step.template == "concat"]
+    assert [value.name for value in copy.arguments] == ["x", "concat"]
+    array = np.arange(8, dtype=np.float32).reshape(1, 4, 2)
+    result = np.empty((1, 8, 2), np.float32)
+    Executable(compile_graph(graph, host())).run([array], [result])
+    np.testing.assert_allclose(result, np.concatenate([array, np.exp(array)], 1), rtol=1e-6)
 
 
 def test_memory_plan_reuses_buffers_by_lifetime() -> None:
