@@ -1,7 +1,9 @@
 """Small ONNX models for the tests of the public interface, and what PyTorch makes of them.
 
-small_network()          conv1_1, pool1, conv2_1, global pooling, fc3; input "image" 1x3x16x24
-reference(x)             {"conv1_1": .., "conv2_1": .., "fc3": ..} for x: (1, 3, H, W)
+    small_network()          conv1_1, pool1, conv2_1, global pooling, fc3; input "image" 1x3x16x24
+    reference(x)             {"conv1_1": .., "conv2_1": .., "fc3": ..} for x: (1, 3, H, W)
+
+Weights are fixed random numbers.
 """
 
 from typing import Any

@@ -3,6 +3,8 @@
     import tilewright as tw
     model = tw.compile("vgg16.onnx")
     y = model(x)
+
+Importing it is quick: what it offers is loaded when it is first used.
 """
 
 from typing import TYPE_CHECKING, Any

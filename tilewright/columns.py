@@ -30,7 +30,7 @@ from tilewright.compiler.ir import F32, I64, Graph, TensorType, Value
 from tilewright.compiler.ops import GraphBuilder
 from tilewright.compiler.ops.composites import ResizeMode, resize
 from tilewright.compiler.ops.resizing import axis_table
-from tilewright.compiler.pipeline import compile_graph
+from tilewright.compiler.pipeline import Convolutions, compile_graph
 from tilewright.compiler.targets import Target, by_name
 from tilewright.errors import CallError, GraphError, ModelError, ResourceError, TilewrightError
 from tilewright.frontends.onnx.model import Port, read_model
@@ -76,7 +76,7 @@ class Hypercolumns:
     ImageNet mean), "torchvision" (ImageNet mean and standard deviation, of values in [0, 1]), "none" (RGB
     from 0 to 255), or a function from an (H, W, 3) float32 array of such values to another.
 
-    `target` and `threads` are those of `tilewright.compile`. Compiling happens at the first call of each
+    `target`, `threads` and `conv` are those of `tilewright.compile`. Compiling happens at the first call of each
     kind, or in `prepare`. Raises TilewrightError.
     """
 
@@ -89,6 +89,7 @@ class Hypercolumns:
         preprocess: str | Preprocess = "vgg16",
         target: str = "host",
         threads: int = 0,
+        conv: Convolutions = "auto",
     ) -> None:
         if isinstance(layers, str):
             raise CallError(f"layers= is the string '{layers}'; pass a list of names")
@@ -99,6 +100,9 @@ class Hypercolumns:
         self._asked = tuple(layers)
         self._target: Target = by_name(target)
         self._threads = count(threads)
+        if conv not in ("auto", "direct"):
+            raise CallError(f"conv is {conv!r}; it can be 'auto' or 'direct'")
+        self._conv = conv
         self._preprocess = _preprocess(preprocess)
         self._port, self._channels_last = _image_port(needed_inputs(self._loaded, layers), self.name)
         self._lock = threading.Lock()
@@ -203,7 +207,7 @@ class Hypercolumns:
 
         def specialise(_: object) -> Any:
             try:
-                return compile_graph(graph, self._target)
+                return compile_graph(graph, self._target, conv=self._conv)
             except TilewrightError as error:
                 raise error.located(model=self.name) from error.__cause__
 
@@ -238,11 +242,12 @@ def hypercolumns(
     preprocess: str | Preprocess = "vgg16",
     target: str = "host",
     threads: int = 0,
+    conv: Convolutions = "auto",
     pixels: npt.ArrayLike | None = None,
     out: Array | None = None,
 ) -> npt.NDArray[np.float32]:
     """The hypercolumns of one image in one go; for several images build a `Hypercolumns`, which says more."""
-    extract = Hypercolumns(model, layers, size=size, preprocess=preprocess, target=target, threads=threads)
+    extract = Hypercolumns(model, layers, size=size, preprocess=preprocess, target=target, threads=threads, conv=conv)
     return extract(image, pixels=pixels, out=out)
 
 

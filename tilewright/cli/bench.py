@@ -13,6 +13,7 @@ import numpy as np
 from tilewright.api import compile
 from tilewright.cli.options import (
     console,
+    conv_option,
     names,
     random_array,
     shape_option,
@@ -22,6 +23,7 @@ from tilewright.cli.options import (
     working,
 )
 from tilewright.cli.run import known_shape
+from tilewright.compiler.pipeline import Convolutions
 from tilewright.runtime.model import Model, empty
 
 
@@ -61,6 +63,7 @@ def measure(model: Model, shapes: Sequence[tuple[int, ...]], rounds: int, second
 @click.option("--outputs", metavar="A,B", help="Compute these tensors, nodes or layers instead.")
 @click.option("--rounds", type=click.IntRange(1), help="Calls to time; by default as many as fit into 3 seconds.")
 @threads_option
+@conv_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def bench(
     model: str,
@@ -68,12 +71,13 @@ def bench(
     outputs: str | None,
     rounds: int | None,
     threads: int,
+    conv: Convolutions,
     as_json: bool,
 ) -> None:
     """Time MODEL, an ONNX file, on random inputs."""
     with working(f"compiling {model}"):
         started = time.perf_counter()
-        compiled = compile(model, outputs=names(outputs), shapes=dict(shapes), threads=threads)
+        compiled = compile(model, outputs=names(outputs), shapes=dict(shapes), threads=threads, conv=conv)
         inputs = {spec.name: known_shape(compiled, spec) for spec in compiled.inputs}
         manifest = compiled.executable(tuple(inputs.values())).manifest
         compiling = time.perf_counter() - started

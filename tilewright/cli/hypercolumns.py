@@ -10,6 +10,7 @@ import numpy as np
 from tilewright.cli.options import (
     Array,
     console,
+    conv_option,
     folder,
     names,
     parse_size,
@@ -19,6 +20,7 @@ from tilewright.cli.options import (
     working,
 )
 from tilewright.columns import PREPROCESS, VGG_LAYERS, Hypercolumns
+from tilewright.compiler.pipeline import Convolutions
 from tilewright.errors import ImageError
 from tilewright.pictures import write_pictures
 
@@ -57,6 +59,7 @@ from tilewright.pictures import write_pictures
     help="What the network expects: Keras's VGG-16 way, torchvision's, or RGB from 0 to 255.",
 )
 @threads_option
+@conv_option
 def hypercolumns(
     image: str | None,
     output: str,
@@ -66,6 +69,7 @@ def hypercolumns(
     clusters: int,
     preprocess: str,
     threads: int,
+    conv: Convolutions,
 ) -> None:
     """What a network sees in a photograph, pixel by pixel.
 
@@ -75,7 +79,7 @@ def hypercolumns(
     """
     times: list[tuple[str, float]] = []
     at = None if size == "image" else parse_size(size)
-    extract = Hypercolumns(model, names(layers) or [], size=at, preprocess=preprocess, threads=threads)
+    extract = Hypercolumns(model, names(layers) or [], size=at, preprocess=preprocess, threads=threads, conv=conv)
     path = sample_photograph() if image is None else Path(image)
     photograph = extract.input_image(path)
     into = folder(output)

@@ -1,7 +1,9 @@
 """What the commands share: options, parsed shapes and arrays, the console.
 
-parse_shape("x=1x3x224x224")    ("x", (1, 3, 224, 224))
-parse_size("240x320")           (240, 320)
+    parse_shape("x=1x3x224x224")    ("x", (1, 3, 224, 224))
+    parse_size("240x320")           (240, 320)
+
+Results go to stdout; what is said while work is going on goes to a terminal's stderr.
 """
 
 import sys
@@ -59,6 +61,15 @@ threads_option = click.option(
     default=0,
     metavar="N",
     help="Threads a call is computed by; by default TILEWRIGHT_NUM_THREADS, or all cores.",
+)
+
+
+conv_option = click.option(
+    "--conv",
+    type=click.Choice(["auto", "direct"]),
+    default="auto",
+    show_default=True,
+    help="How convolutions are computed: as is fastest, or never by Winograd's method.",
 )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from tilewright.api import compile
 from tilewright.cli.options import (
     console,
+    conv_option,
     folder,
     names,
     random_array,
@@ -19,6 +20,7 @@ from tilewright.cli.options import (
     threads_option,
     working,
 )
+from tilewright.compiler.pipeline import Convolutions
 from tilewright.errors import CallError
 from tilewright.pictures import file_name
 from tilewright.runtime.artifact import TensorSpec
@@ -48,6 +50,7 @@ def parse_input(text: str) -> tuple[str, str]:
 @click.option("--output", metavar="DIR", help="Write each output to DIR/NAME.npy.")
 @click.option("--random", type=int, metavar="SEED", help="Fill the inputs that are not given with random numbers.")
 @threads_option
+@conv_option
 def run(
     model: str,
     inputs: tuple[tuple[str, str], ...],
@@ -56,13 +59,14 @@ def run(
     output: str | None,
     random: int | None,
     threads: int,
+    conv: Convolutions,
 ) -> None:
     """Run MODEL, an ONNX file, on arrays and print what comes out."""
     into = None if output is None else folder(output)
     given = {name: read_array(name, path) for name, path in inputs}
     wanted = {name: array.shape for name, array in given.items()} | dict(shapes)
     with working(f"compiling {model}"):
-        compiled = compile(model, outputs=names(outputs), shapes=wanted, threads=threads)
+        compiled = compile(model, outputs=names(outputs), shapes=wanted, threads=threads, conv=conv)
     given |= _missing(compiled, given, random)
     results = compiled.run(given)
     listing = table("output", "dtype", "shape", ">min", ">mean", ">max")
