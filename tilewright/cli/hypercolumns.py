@@ -94,8 +94,10 @@ def hypercolumns(
         columns = _extract_to(extract, photograph, target)
         times.append(("network, resizing, writing", time.perf_counter() - started))
     started = time.perf_counter()
-    with working("drawing"):
-        written = write_pictures(columns, extract.channels, photograph, into, clusters)
+    with working("drawing") as say:
+        written = write_pictures(
+            columns, extract.channels, photograph, into, clusters, lambda name: say(f"drawing {name}")
+        )
     times.append(("pictures", time.perf_counter() - started))
 
     out = console()

@@ -7,7 +7,7 @@ Results go to stdout; what is said while work is going on goes to a terminal's s
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -116,10 +116,10 @@ def table(*columns: str, title: str | None = None) -> Table:
 
 
 @contextmanager
-def working(message: str) -> Iterator[None]:
-    """Say on a terminal's stderr what is being done while it lasts."""
-    with Console(stderr=True).status(message):
-        yield
+def working(message: str) -> Iterator[Callable[[str], None]]:
+    """Say on a terminal's stderr what is being done while it lasts; the function it gives changes the message."""
+    with Console(stderr=True).status(message) as status:
+        yield status.update
 
 
 def folder(path: str) -> Path:
