@@ -132,14 +132,15 @@ def emit(program: Program, shares: bool = True) -> Emitted:
         return Location("workspace", memory.offsets[root] + offset)
 
     slot = max((-(-step.kernel.scratch // ALIGNMENT) * ALIGNMENT for step in program.steps), default=0)
+    numbers = chunks([step.kernel for step in program.steps])
     calls = []
-    for step in program.steps:
+    for step, number in zip(program.steps, numbers, strict=True):
         kernel, buffers = step.kernel, tuple(map(locate, step.arguments))
         if kernel.scratch:
             buffers = (*buffers, Location("workspace", memory.bytes))
         calls.append(
             EntryCall(
-                kernel.function.name, buffers, kernel.items, chunks(kernel) if shares else 1, kernel.group,
+                kernel.function.name, buffers, kernel.items, number if shares else 1, kernel.group,
                 slot if kernel.scratch else 0,
             )
         )  # fmt: skip
