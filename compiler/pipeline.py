@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Literal
 
 from tilewright.compiler.codegen.entry import EntryCall, Location, Space, emit_entry
 from tilewright.compiler.codegen.llvm import emit_module
@@ -30,6 +31,7 @@ from tilewright.compiler.passes.memory import ALIGNMENT, Place, find_aliases, pl
 from tilewright.compiler.passes.own_outputs import own_outputs
 from tilewright.compiler.passes.pair_resamples import pair_resamples
 from tilewright.compiler.passes.select import select
+from tilewright.compiler.passes.winograd import choose_winograd
 from tilewright.compiler.targets import Target
 from tilewright.errors import ResourceError
 from tilewright.runtime.artifact import Artifact, KernelSpec, Manifest, TensorSpec, aligned_empty
@@ -48,12 +50,15 @@ STAGES: tuple[Stage, ...] = (
     ("fold-scales", lambda graph, target: remove_dead(fold_scales(graph))),
     ("pair-resamples", lambda graph, target: pair_resamples(graph)),
     ("own-outputs", lambda graph, target: own_outputs(graph)),
+    ("winograd", choose_winograd),
     ("select", select),
     ("layout", lambda graph, target: assign_layouts(graph)),
     ("pack", lambda graph, target: fold_constants(graph)),
     ("fuse", lambda graph, target: fuse(graph, nestable)),
 )
 Trace = Callable[[str, Graph], None]
+Convolutions = Literal["auto", "direct"]
+"""How convolutions may be computed: in whichever way is fastest, or only by adding up the products of each window."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,11 @@ class Program:
     places: Mapping[Value, Place]
 
 
-def optimise(graph: Graph, target: Target, trace: Trace | None = None) -> Graph:
+def optimise(graph: Graph, target: Target, trace: Trace | None = None, conv: Convolutions = "auto") -> Graph:
     """Run the graph stages in order."""
     for name, stage in STAGES:
+        if name == "winograd" and conv == "direct":
+            continue
         started = time.perf_counter()
         changed = stage(graph, target)
         log.debug("%s: %.1f ms, %d nodes", name, (time.perf_counter() - started) * 1e3, len(changed.nodes))
@@ -166,9 +173,11 @@ def pack_constants(constants: Mapping[Value, Array]) -> tuple[Array, dict[Value,
     return blob, starts
 
 
-def compile_graph(graph: Graph, target: Target, trace: Trace | None = None) -> Artifact:
+def compile_graph(
+    graph: Graph, target: Target, trace: Trace | None = None, conv: Convolutions = "auto"
+) -> Artifact:
     """Compile a graph whose shapes are all known."""
-    optimised = optimise(graph, target, trace)
+    optimised = optimise(graph, target, trace, conv)
     program = lower_graph(optimised, target)
     emitted = emit(program, shares=has_pool(target))
     started = time.perf_counter()

@@ -86,8 +86,7 @@ class Scheme:
         """A^T, m x n."""
         last = (Fraction(0),) * (self.tile - 1) + (Fraction(1),)
         return tuple(
-            (*(point**i for point in self.points), *((last[i],) if self.infinity else ()))
-            for i in range(self.tile)
+            (*(point**i for point in self.points), *((last[i],) if self.infinity else ())) for i in range(self.tile)
         )
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from tilewright.compiler.ir import BOOL, F32, I32, I64, U8, Layout
+from tilewright.compiler.winograd import Scheme
 
 Array = NDArray[Any]
 rng = np.random.default_rng(7)
@@ -245,6 +246,26 @@ def _contraction() -> list[Row]:
     return rows
 
 
+def _winograd() -> list[Row]:
+    rows = []
+    for tile, taps, pads in ((4, 3, ((1, 1), (1, 1))), (2, 3, ((0, 2), (1, 0))), (2, 5, ((2, 2), (2, 2)))):
+        x, w = floats(2, 5, 9, 8), floats(6, 5, taps, taps)
+        g = torch.tensor([[float(c) for c in row] for row in Scheme(tile, taps).filters], dtype=torch.float64)
+
+        def transformed(w: torch.Tensor, g: torch.Tensor = g) -> torch.Tensor:
+            return torch.einsum("ip,jq,ocpq->ijoc", g, g, w.double()).flatten(0, 1).float()
+
+        def convolved(x: torch.Tensor, u: torch.Tensor, w: Any = w, pads: Any = pads) -> torch.Tensor:
+            (top, bottom), (left, right) = pads
+            return F.conv2d(F.pad(x, (left, right, top, bottom)), torch.from_numpy(w))
+
+        u = transformed(torch.from_numpy(w)).contiguous().numpy()
+        rows.append(Row("winograd_filter", (w,), transformed, {"tile": tile}, exact=False))
+        attrs = {"tile": tile, "kernel": taps, "pads": pads}
+        rows.append(Row("winograd_conv", (x, u), convolved, attrs, exact=False))
+    return rows
+
+
 def _layout() -> list[Row]:
     x = floats(2, 5, 3, 4)
     blocked = Layout(axes=(0, 1, 2, 3), blocks=((1, 4),), pads=((0, 0), (0, 0), (1, 1), (1, 2)))
@@ -263,5 +284,5 @@ def _layout() -> list[Row]:
     ]
 
 
-ROWS = [row for make in (_unary, _binary, _movement, _gather, _reduction, _windows, _contraction, _layout)
+ROWS = [row for make in (_unary, _binary, _movement, _gather, _reduction, _windows, _contraction, _winograd, _layout)
         for row in make()]  # fmt: skip

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from tilewright.compiler.pipeline import compile_graph
 from tilewright.compiler.targets import by_name
@@ -24,6 +24,7 @@ def compile(
     shapes: Mapping[str, Shape] | None = None,
     target: str = "host",
     threads: int = 0,
+    conv: Literal["auto", "direct"] = "auto",
 ) -> Model:
     """Compile a model into native code.
 
@@ -38,8 +39,15 @@ def compile(
     `threads` is how many threads compute a call, the caller one of them; 0 means TILEWRIGHT_NUM_THREADS if that is
     set, else all cores that this process may use. Results do not depend on it.
 
+    `conv` is "auto" or "direct". With "auto", 3x3 and 5x5 convolutions may be computed by Winograd's minimal filtering,
+    which takes up to four times fewer multiplications. Its rounding errors are a few times those of the direct
+    method, and where an input is infinite or NaN, so become all outputs of the tiles that read it (up to 4x4 pixels)
+    rather than only those whose window holds it. "direct" never does this.
+
     Raises TilewrightError; its subclasses say what kind of problem it is (see `tilewright.errors`).
     """
+    if conv not in ("auto", "direct"):
+        raise CallError(f"conv is {conv!r}; it can be 'auto' or 'direct'")
     machine, workers = by_name(target), count(threads)
     loaded = read_model(source)
     fixed = {name: tuple(shape) for name, shape in (shapes or {}).items()}
@@ -48,7 +56,7 @@ def compile(
     def specialise(actual: tuple[Shape, ...]) -> Artifact:
         given = fixed | {port.name: shape for port, shape in zip(ports, actual, strict=True)}
         try:
-            return compile_graph(translate(loaded, outputs=outputs, shapes=given), machine)
+            return compile_graph(translate(loaded, outputs=outputs, shapes=given), machine, conv=conv)
         except TilewrightError as error:
             raise error.located(model=loaded.name) from error.__cause__
 

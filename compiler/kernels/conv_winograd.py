@@ -4,18 +4,18 @@
     u       [O/(V*W)][n*n][C/W][W][V*W]           transformed filters, see ops.winograd
     result  in blocks of W channels, through the epilogue
 
-    for block of up to T tiles (m x m outputs each, in raster order, all images):
+    for block of up to T tiles (m x m outputs each, in raster order, all images), a row of strips of up to P tiles:
       for input block, tile:
-        columns of B^T d -> stack; rows of (B^T d) B -> inputs[k][input block][tile][W]         k = 0 .. n * n
+        columns of B^T d -> stack; rows of (B^T d) B -> inputs[k][chain][strip][input block][tile][W]
       for chunk of groups of V output vectors:
-        for k, group, chain of input blocks, P tiles:
-          micro-kernel V x P: products[k][group][V][tile][W] (+)= inputs * u
+        for k = 0 .. n * n, group, chain of input blocks, strip:
+          micro-kernel V x P: products[k][group][strip][V][tile][W] (+)= inputs * u
         for output vector, tile:
           columns of A^T M -> stack; rows of (A^T M) A -> epilogue, outputs inside the result only
 
 An item is a block and a chunk; chunks of a block follow each other, and a range of items transforms a block's
 inputs once. `inputs` and `products` are the kernel's scratch. A chain of channels is short, which keeps rounding
-errors small. Every output is computed and stored exactly once, so the epilogue may update it in place.
+errors small; what a micro-kernel reads and writes is contiguous. Every output is computed and stored exactly once, so the epilogue may update it in place.
 """
 
 from collections.abc import Callable
@@ -40,9 +40,6 @@ CHAIN = 64
 
 LINE = 64
 """Bytes added between matrices, so that the elements of one place do not all fall into one cache set."""
-
-PREFETCH = 2048
-"""How many bytes ahead transformed filters are fetched."""
 
 
 @dataclass(frozen=True)
@@ -120,16 +117,20 @@ def _blocking(
 ) -> tuple[int, int]:
     """(tiles of a block, groups of a chunk)."""
     line = target.vector_bits // 8
+    filters = products * line * blocks_in * blocks_out * (target.vector_bits // 32)
+    tile_inputs, tile_products = products * line * blocks_in, products * line * vectors
     all_groups = -(-blocks_out // vectors)
-    most = max(pixels, target.l2 // (products * line * blocks_in) // pixels * pixels)
-    chosen = split(tiles, min(most, 4 * pixels))[0]
-    groups = max(target.l2 // 2 // (products * line * vectors * chosen), 1)
+    room = (target.l2 * 7 // 8 - filters) // (tile_inputs + tile_products)
+    if room >= pixels:
+        # Everything stays in the second-level cache.
+        return split(tiles, room // pixels * pixels)[0], 1
+    # Filters come from further away: once for all tiles if there are few, else for two strips at a time.
+    chosen = tiles if tiles <= 4 * pixels else split(tiles, 2 * pixels)[0]
+    groups = max(target.l2 // 4 // (tile_products * chosen), 1)
     return chosen, split(all_groups, groups)[0]
 
 
-def build(
-    name: str, plan: Plan, x: TensorType, u: TensorType, result: TensorType, epilogue: Epilogue
-) -> Kernel:
+def build(name: str, plan: Plan, x: TensorType, u: TensorType, result: TensorType, epilogue: Epilogue) -> Kernel:
     """The kernel of `plan`, with buffers x, u, the epilogue's and scratch.
 
     x and u lie as the plan asks; x may have wider pads, else CompileError. The epilogue gets whole vectors along
@@ -141,11 +142,23 @@ def build(
 
 @dataclass(frozen=True)
 class _Block:
-    """Tiles `first` .. `first + count` of the raster; `short` is 1 if they are one fewer than in a whole block."""
+    """Tiles from `first` on; `short` is 1 if they are one fewer than in a whole block.
+
+    Its strips are `wide` wide ones and the rest, up to `strips`, one tile narrower.
+    """
 
     first: Index
-    count: Index
     short: Index
+    wide: Index
+    strips: int
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """A strip's first tile, counted in its block, and how many it has."""
+
+    first: Index
+    width: Index
 
 
 class _Builder:
@@ -166,6 +179,7 @@ class _Builder:
         self.split = split(result.shape[0] * prod(self.counts), plan.tiles)
         self.tiles = self.split[0]
         line = LINE // self.x.type.bytes
+        self.strip_split = split(self.tiles, plan.pixels)
         self.row = self.tiles * lanes
         self.input_step = self.blocks_in * self.row + line
         self.product_step = plan.groups * plan.vectors * self.row + line
@@ -192,7 +206,9 @@ class _Builder:
             first = b.mul(index, tiles)
             if shorter:
                 first = b.sub(first, b.max(b.sub(index, whole), 0))
-            of = _Block(first, b.sub(tiles, short), short)
+            # A block that is one tile short has one narrow strip more in place of a wide one.
+            _, wide, narrow = self.strip_split
+            of = _Block(first, short, b.sub(wide, short), wide + narrow)
             self.transform_inputs(of)
             before = b.mul(index, chunks)
             low, high = b.max(b.sub(self.begin, before), 0), b.min(b.sub(self.end, before), chunks)
@@ -200,18 +216,43 @@ class _Builder:
 
         b.for_(b.div(self.begin, chunks), b.div(b.add(self.end, chunks - 1), chunks), block)
         items = (whole + shorter) * chunks
-        return Kernel(b.finish(), items, self.flops, self.scratch_size * self.x.type.bytes)
+        return Kernel(b.finish(), items, self.flops, self.scratch_size * self.x.type.bytes, group=chunks)
 
     def place(self, block: _Block, tile: Index) -> list[Index]:
         """(image, tile row, tile column) of a block's tile."""
         return unflatten(self.b, self.b.add(block.first, tile), (self.shape[0], *self.counts))
+
+    def tiles_of(self, block: _Block, visit: Callable[[_Strip, Index], None]) -> None:
+        """Build loops over a block's strips and their tiles."""
+        b, width = self.b, self.strip_split[0]
+
+        def strip(number: Index, _: list[Operand]) -> None:
+            if block.short == 0 and not self.strip_split[2]:
+                one = _Strip(b.mul(number, width), width)
+            else:
+                one = _Strip(
+                    b.sub(b.mul(number, width), b.max(b.sub(number, block.wide), 0)),
+                    b.sub(width, b.min(b.max(b.sub(number, b.sub(block.wide, 1)), 0), 1)),
+                )
+            b.for_(0, one.width, lambda tile, _: visit(one, tile))
+
+        b.for_(0, block.strips, strip)
+
+    def chains(self, build: Callable[[Index, Index], None]) -> None:
+        """Build a loop over chains of input blocks: `build` gets the first and how many."""
+        b, length = self.b, self.plan.chain
+
+        def chain(first: Index, _: list[Operand]) -> None:
+            build(first, b.min(length, b.sub(self.blocks_in, first)) if self.blocks_in % length else length)
+
+        b.for_(0, self.blocks_in, chain, step=length)
 
     def transform_inputs(self, block: _Block) -> None:
         """The block's tiles of every input block, to scratch."""
         b, plan, x, n, lanes = self.b, self.plan, self.x, self.scheme.window, self.plan.lanes
         origin = x.origin - plan.pads[0][0] * x.outer[2] - plan.pads[1][0] * x.outer[3]
 
-        def tile(input_block: Index, number: Index) -> None:
+        def transform(input_block: Index, strip_at: Index, number: Index, tile: Index) -> None:
             image, down, across = self.place(block, number)
             at = b.add(b.mul(image, x.outer[0]), b.mul(input_block, x.outer[1]))
             at = b.add(at, b.add(b.mul(down, plan.tile * x.outer[2]), b.mul(across, plan.tile * x.outer[3])))
@@ -227,16 +268,23 @@ class _Builder:
             def row(i: Index, _: list[Operand]) -> None:
                 place = b.mul(i, n * lanes)
                 d: list[Operand] = [b.load(self.stack, place, lanes, offset=j * lanes) for j in range(n)]
-                to = b.add(b.mul(input_block, self.row), b.mul(number, lanes))
-                to = b.add(to, b.mul(i, n * self.input_step))
+                to = b.add(b.add(strip_at, b.mul(tile, lanes)), b.mul(i, n * self.input_step))
                 for j, value in enumerate(transform_input(b, self.scheme, d)):
                     b.store(self.scratch, to, value, offset=j * self.input_step)
 
             b.for_(0, n, column)
             b.for_(0, n, row)
 
-        # Tiles innermost: windows of neighbours overlap, and a block's vectors are written in order.
-        b.for_(0, self.blocks_in, lambda c, _: b.for_(0, block.count, lambda t, _: tile(c, t)) and None)
+        def chain(first: Index, blocks: Index) -> None:
+            def visit(input_block: Index, strip: _Strip, tile: Index) -> None:
+                at = b.add(b.mul(strip.first, blocks), b.mul(input_block, strip.width))
+                at = b.add(b.mul(first, self.row), b.mul(at, lanes))
+                transform(b.add(first, input_block), at, b.add(strip.first, tile), tile)
+
+            # Tiles innermost: windows of neighbours overlap.
+            b.for_(0, blocks, lambda c, _: self.tiles_of(block, lambda strip, tile: visit(c, strip, tile)))
+
+        self.chains(chain)
 
     def chunk(self, block: _Block, chunk: Index) -> None:
         """One item, its inputs transformed."""
@@ -250,62 +298,64 @@ class _Builder:
             to = b.add(b.mul(k, self.product_step), b.mul(number, plan.vectors * self.row))
             self.multiply(block, u_at, b.mul(k, self.input_step), to)
 
-        b.for_(
-            0, self.scheme.window**2, lambda k, _: b.for_(0, groups, lambda number, _: group(k, number)) and None
-        )
+        def product(k: Index, _: list[Operand]) -> None:
+            b.for_(0, groups, lambda number, _: group(k, number))
 
         def vector(number: Index, _: list[Operand]) -> None:
             channel = b.mul(b.add(b.mul(first, plan.vectors), number), plan.lanes)
-            b.for_(0, block.count, lambda tile, _: self.transform_outputs(block, number, channel, tile))
+            at = b.mul(b.div(number, plan.vectors), plan.vectors * self.row)
+            within = b.rem(number, plan.vectors)
 
+            def visit(strip: _Strip, tile: Index) -> None:
+                place = b.add(b.mul(strip.first, plan.vectors), b.add(b.mul(within, strip.width), tile))
+                self.transform_outputs(block, channel, b.add(strip.first, tile), b.add(at, b.mul(place, plan.lanes)))
+
+            self.tiles_of(block, visit)
+
+        b.for_(0, self.scheme.window**2, product)
         b.for_(0, vectors, vector)
 
     def multiply(self, block: _Block, u_at: Index, from_: Index, to: Index) -> None:
         """One product of all the block's tiles with a group's filters, in chains of input blocks."""
         b, plan, lanes = self.b, self.plan, self.plan.lanes
-        wide, count, narrower = split(self.tiles, plan.pixels)
+        width, _, narrow = self.strip_split
         panel = lanes * plan.vectors * lanes
 
-        def chain(first: Index, _: list[Operand]) -> None:
-            blocks: Index = plan.chain
-            if self.blocks_in % plan.chain:
-                blocks = b.min(plan.chain, b.sub(self.blocks_in, first))
+        def chain(first: Index, blocks: Index) -> None:
             u_from, v_from = b.add(u_at, b.mul(first, panel)), b.add(from_, b.mul(first, self.row))
 
-            def tiles(pixels: int, start: Index) -> Callable[[Index, list[Operand]], None]:
-                function = micro_kernel(
-                    self.x.type, lanes, plan.vectors, pixels, plan.unroll, PREFETCH if plan.prefetch else 0
-                )
+            def strip(pixels: int, start: Index) -> Callable[[Index, list[Operand]], None]:
+                lines = -(-plan.vectors * lanes * self.x.type.bytes // LINE)
+                share = -(-lines // block.strips) if plan.prefetch else 0
+                function = micro_kernel(self.x.type, lanes, plan.vectors, pixels, plan.unroll, share)
 
                 def body(number: Index, _: list[Operand]) -> None:
                     at = b.mul(b.add(start, b.mul(number, pixels)), lanes)
+                    # Each strip fetches its share of the lines that the next chain reads.
+                    ahead = b.add(b.mul(blocks, panel), b.mul(number, share * LINE // self.x.type.bytes))
                     b.call(
                         function,
                         b.ref(self.u_buffer, u_from, self.u.origin),
-                        b.ref(self.scratch, b.add(v_from, at)),
-                        b.ref(self.scratch, b.add(to, at), self.products_at),
+                        b.ref(self.scratch, b.add(v_from, b.mul(at, blocks))),
+                        b.ref(self.scratch, b.add(to, b.mul(at, plan.vectors)), self.products_at),
                         blocks,
-                        self.row,
                         first,
+                        ahead,
                     )
 
                 return body
 
-            # A block that is one tile short has one narrower micro-kernel in place of a wide one.
-            wides = b.sub(count, block.short)
-            b.for_(0, wides, tiles(wide, 0))
-            narrows = b.add(narrower, block.short)
-            if not (isinstance(narrows, int) and narrows == 0) and wide > 1:
-                b.for_(0, narrows, tiles(wide - 1, b.mul(wides, wide)))
+            b.for_(0, block.wide, strip(width, 0))
+            if (narrow or not isinstance(block.short, int)) and width > 1:
+                b.for_(0, b.sub(block.strips, block.wide), strip(width - 1, b.mul(block.wide, width)))
 
-        b.for_(0, self.blocks_in, chain, step=plan.chain)
+        self.chains(chain)
 
-    def transform_outputs(self, block: _Block, vector: Index, channel: Index, tile: Index) -> None:
-        """One tile of one output vector, to the epilogue."""
-        b, plan, n, m, lanes = self.b, self.plan, self.scheme.window, self.plan.tile, self.plan.lanes
+    def transform_outputs(self, block: _Block, channel: Index, tile: Index, base: Index) -> None:
+        """One tile of one output vector, whose first product lies at `base`, to the epilogue."""
+        b, n, m, lanes = self.b, self.scheme.window, self.plan.tile, self.plan.lanes
         image, down, across = self.place(block, tile)
         height, width = self.shape[2:]
-        base = b.add(b.mul(vector, self.row), b.mul(tile, lanes))
 
         def column(j: Index, _: list[Operand]) -> None:
             place = b.add(base, b.mul(j, self.product_step))
@@ -360,9 +410,7 @@ def _even_part(squares: list[Fraction]) -> list[float]:
     """The coefficients of the product of (y - square), lowest power first; the last is 1."""
     found = [Fraction(1)]
     for square in squares:
-        found = [
-            a - square * c for a, c in zip([Fraction(0), *found], [*found, Fraction(0)], strict=True)
-        ]
+        found = [a - square * c for a, c in zip([Fraction(0), *found], [*found, Fraction(0)], strict=True)]
     return [float(c) for c in found]
 
 
@@ -396,47 +444,44 @@ def transform_output(b: Builder, scheme: Scheme, products: list[Operand]) -> lis
 
 
 @cache
-def micro_kernel(type: Type, lanes: int, vectors: int, pixels: int, unroll: int, ahead: int) -> Function:
-    """The register tile, shared by all layers: m[v][p] = (first ? m[v][p] : 0) + sum over c of u[c][v] * v[c][p].
+def micro_kernel(type: Type, lanes: int, vectors: int, pixels: int, unroll: int, fetched: int) -> Function:
+    """The register tile, shared by all layers: m[v][p] = (first ? m[v][p] : 0) + sum over c of u[c][v] * x[c][p].
 
-    u [channel][vectors * lanes], v [block][p][lanes], m [vectors][p][lanes]; blocks and vectors of v and m are
-    `stride` apart. `ahead` bytes beyond u's elements are prefetched.
+    u [channel][vectors * lanes], x [block][p][lanes], m [vectors][p][lanes], `blocks` of channels. For every
+    channel, `fetched` lines of u are prefetched, `ahead` elements beyond it.
     """
     # The buffers are pieces of the callers'; how much is used depends on the scalars.
     anything = 1 << 40
-    b = Builder(f"winograd_{type}x{lanes}_{vectors}x{pixels}" + ("_ahead" if ahead else ""))
-    u, v, m = (
-        b.input("u", type, anything), b.input("v", type, anything), b.inout("m", type, anything)
-    )  # fmt: skip
-    blocks, stride, first = b.scalar("blocks"), b.scalar("stride"), b.scalar("first")
+    b = Builder(f"winograd_{type}x{lanes}_{vectors}x{pixels}_{fetched}")
+    u, x, m = b.input("u", type, anything), b.input("x", type, anything), b.inout("m", type, anything)
+    blocks, first, ahead = b.scalar("blocks"), b.scalar("first"), b.scalar("ahead")
     panel = vectors * lanes
 
-    def step(u_at: Index, v_at: Index, sums: list[Operand]) -> list[Operand]:
+    def step(u_at: Index, x_at: Index, sums: list[Operand]) -> list[Operand]:
         sums = list(sums)
         for c in range(unroll):
-            if ahead:
-                for line in range(0, panel * type.bytes, LINE):
-                    b.prefetch(u, u_at, offset=c * panel + (line + ahead) // type.bytes, locality=3)
+            for line in range(fetched):
+                b.prefetch(u, b.add(u_at, ahead), offset=c * panel + line * LINE // type.bytes, locality=3)
             taps = [b.load(u, u_at, lanes, offset=c * panel + k * lanes) for k in range(vectors)]
             for p in range(pixels):
-                pixel = b.load_splat(v, v_at, lanes, offset=p * lanes + c)
+                pixel = b.load_splat(x, x_at, lanes, offset=p * lanes + c)
                 for k in range(vectors):
                     sums[k * pixels + p] = b.fma(pixel, taps[k], sums[k * pixels + p])
         return sums
 
     def block(index: Index, sums: list[Operand]) -> list[Operand]:
-        u_at, v_at = b.mul(index, lanes * panel), b.mul(index, stride)
+        u_at, x_at = b.mul(index, lanes * panel), b.mul(index, pixels * lanes)
         return b.for_(
-            0, lanes, lambda c, s: step(b.add(u_at, b.mul(c, panel)), b.add(v_at, c), s), step=unroll, carried=sums
+            0, lanes, lambda c, s: step(b.add(u_at, b.mul(c, panel)), b.add(x_at, c), s), step=unroll, carried=sums
         )
 
     zero: list[Operand] = [b.const(0.0, type.vector(lanes))] * (vectors * pixels)
     sums = b.for_(0, blocks, block, carried=zero)
-    places = [(b.mul(stride, k), p * lanes) for k in range(vectors) for p in range(pixels)]
 
     def put(added: bool) -> None:
-        for (at, offset), value in zip(places, sums, strict=True):
-            b.store(m, at, b.add(b.load(m, at, lanes, offset=offset), value) if added else value, offset=offset)
+        for at, value in enumerate(sums):
+            total = b.add(b.load(m, 0, lanes, offset=at * lanes), value) if added else value
+            b.store(m, 0, total, offset=at * lanes)
 
     b.if_(b.compare("eq", first, 0), lambda: put(False), lambda: put(True))
     return b.finish()

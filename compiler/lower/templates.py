@@ -4,15 +4,27 @@ from collections.abc import Callable
 from typing import Any
 
 from tilewright.compiler.ir import Node, TensorType, Value
-from tilewright.compiler.kernels import conv_direct, conv_planar, depthwise, gemm, gemv, pool, pool_planar
+from tilewright.compiler.kernels import (
+    conv_direct,
+    conv_planar,
+    conv_winograd,
+    depthwise,
+    gemm,
+    gemv,
+    pool,
+    pool_planar,
+    winograd_filter,
+)
 from tilewright.compiler.kernels.kernel import Kernel
 from tilewright.compiler.lower.context import Lowering, lowering
 from tilewright.compiler.lower.epilogue import GroupEpilogue
+from tilewright.compiler.ops.winograd import WinogradFilter
 
 Build = Callable[..., Kernel]
 
 _TEMPLATES: dict[str, tuple[Build, Callable[[TensorType], int]]] = {
     "conv_direct": (conv_direct.build, lambda result: 1),
+    "conv_winograd": (conv_winograd.build, lambda result: 1),
     "depthwise": (depthwise.build, lambda result: 1),
     "pool": (pool.build, lambda result: 1),
     "conv_planar": (conv_planar.build, lambda result: result.rank - 1),
@@ -37,3 +49,15 @@ def lower_template(state: Lowering, node: Node) -> None:
     kernel = state.kernel(plan.template, key, lambda name: build(name, plan, *types, result, epilogue))
     arguments: tuple[Value, ...] = (*anchor.operands, *epilogue.operands, *node.results)
     state.call(kernel, arguments, node, plan.template)
+
+
+@lowering("winograd_filter")
+def lower_winograd_filter(state: Lowering, node: Node) -> None:
+    """Transform filters at run time; those that are constants have been folded."""
+    (w,), attrs = node.operands, node.attrs
+    assert isinstance(attrs, WinogradFilter)
+    key = (state.target, attrs.tile, w.type.shape)
+    kernel = state.kernel(
+        "winograd_filter", key, lambda name: winograd_filter.build(name, attrs.tile, w.type.shape, state.target)
+    )
+    state.call(kernel, (w, *node.results), node, "winograd_filter")

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tilewright.compiler.ir import Attrs, TensorType
+from tilewright.compiler.ir import F32, Attrs, TensorType
 from tilewright.compiler.ir.graph import Array
-from tilewright.compiler.ops.checks import check_count, check_dtype, check_rank, check_same_dtype
+from tilewright.compiler.ops.checks import check_count, check_rank, check_same_dtype
 from tilewright.compiler.ops.registry import primitive
 from tilewright.compiler.ops.window import Pads, window_shape
 from tilewright.compiler.winograd import Matrix, Scheme
@@ -47,6 +47,11 @@ def _scheme(tile: int, kernel: int) -> Scheme:
         raise GraphError(str(error)) from None
 
 
+def _check_f32(type: TensorType, position: int) -> None:
+    if type.dtype != F32:
+        raise GraphError(f"operand {position} holds {type.dtype}; expected {F32}")
+
+
 def _doubles(matrix: Matrix) -> NDArray[np.float64]:
     return np.array([[float(x) for x in row] for row in matrix])
 
@@ -56,7 +61,7 @@ def _infer_filter(attrs: WinogradFilter, *types: TensorType) -> tuple[TensorType
     (w,) = types
     if w.rank != 4 or w.shape[2] != w.shape[3]:
         raise GraphError(f"operand 0 has shape {w.shape}; expected square filters (O, C, r, r)")
-    check_dtype(w, 0, "floats")
+    _check_f32(w, 0)
     window = _scheme(attrs.tile, w.shape[2]).window
     return (TensorType(w.dtype, (window * window, *w.shape[:2])),)
 
@@ -84,7 +89,7 @@ def _infer_conv(attrs: WinogradConv, *types: TensorType) -> tuple[TensorType, ..
     if x.rank != 4:
         raise GraphError(f"operand 0 has shape {x.shape}; expected 4 dimensions (N, C, H, W)")
     check_rank(u, 1, 3)
-    check_dtype(x, 0, "floats")
+    _check_f32(x, 0)
     check_same_dtype(types)
     products = _scheme(attrs.tile, attrs.kernel).window ** 2
     if u.shape[0] != products or u.shape[2] != x.shape[1]:

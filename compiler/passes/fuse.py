@@ -19,7 +19,9 @@ from tilewright.compiler.ops import PRIMITIVES
 MAX_GROUP = 32
 """Nodes a group may have: what keeps registers, and the time to look for groups, bounded."""
 
-TEMPLATES_WITH_EPILOGUE = ("conv_direct", "conv_planar", "depthwise", "gemm", "gemv", "pool", "pool_planar")
+TEMPLATES_WITH_EPILOGUE = (
+    "conv_direct", "conv_planar", "conv_winograd", "depthwise", "gemm", "gemv", "pool", "pool_planar",
+)  # fmt: skip
 
 
 def fuse(graph: Graph, nestable: Callable[[Sequence[Node]], bool]) -> Graph:

@@ -12,13 +12,24 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from tilewright.compiler.ir import ROW_MAJOR, Graph, Layout, Node, Value
-from tilewright.compiler.kernels import conv_direct, conv_planar, depthwise, gemm, gemv, pool, pool_planar, resize2d
+from tilewright.compiler.kernels import (
+    conv_direct,
+    conv_planar,
+    conv_winograd,
+    depthwise,
+    gemm,
+    gemv,
+    pool,
+    pool_planar,
+    resize2d,
+)
 from tilewright.compiler.kernels.kernel import KernelPlan
 from tilewright.compiler.ops import PRIMITIVES
 from tilewright.compiler.ops.contraction import Conv
 from tilewright.compiler.ops.movement import Concat
 from tilewright.compiler.ops.reduction import Reduce
 from tilewright.compiler.ops.window import Pool
+from tilewright.compiler.ops.winograd import WinogradConv
 from tilewright.compiler.targets import Target
 
 Plan = KernelPlan | None
@@ -65,6 +76,15 @@ def _conv(node: Node, blocked: set[Value], target: Target) -> Plan:
         if plan is not None:
             return plan
     return conv_planar.plan(x, w, **kinds, target=target)
+
+
+def _winograd_conv(node: Node, blocked: set[Value], target: Target) -> Plan:
+    assert isinstance(node.attrs, WinogradConv)
+    x, u = (operand.type for operand in node.operands)
+    top, left = node.attrs.pads
+    return conv_winograd.plan(
+        x, u, tile=node.attrs.tile, kernel=node.attrs.kernel, pads=(top, left), target=target
+    )
 
 
 def _matmul(node: Node, constant: bool, target: Target) -> Plan:
@@ -134,6 +154,7 @@ def _resample2d(node: Node, blocked: set[Value], target: Target) -> Plan:
 
 _CHOICES: dict[str, Callable[[Node, set[Value], Target], Plan]] = {
     "conv": _conv,
+    "winograd_conv": _winograd_conv,
     "max_pool": _pool,
     "sum_pool": _pool,
     "concat": _concat,

@@ -15,7 +15,7 @@ from tilewright.compiler.pipeline import compile_graph
 from tilewright.compiler.targets import host, narrowed
 from tilewright.runtime.model import Executable, empty
 
-WITH_TEMPLATES = {"conv", "matmul", "max_pool", "sum_pool"}
+WITH_TEMPLATES = {"conv", "winograd_conv", "matmul", "max_pool", "sum_pool"}
 INTERNAL = {"relayout"}
 """Its operands and results have layouts, which a graph's inputs and outputs cannot have; other tests compile it."""
 
