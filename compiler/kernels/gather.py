@@ -9,8 +9,7 @@ Negative indices count from the end; those beyond either end are clamped, so not
 from math import prod
 from typing import Any
 
-from tilewright.compiler.ir.types import TensorType
-from tilewright.compiler.ir.types import row_major_strides
+from tilewright.compiler.ir.types import TensorType, row_major_strides
 from tilewright.compiler.kernels.kernel import Kernel, loop_type
 from tilewright.compiler.loops import I64, INDEX, Buffer, Builder, Index, Operand
 from tilewright.compiler.targets import Target
