@@ -15,17 +15,18 @@
 
 An item is a block and a chunk; chunks of a block follow each other, and a range of items transforms a block's
 inputs once. `inputs` and `products` are the kernel's scratch. A chain of channels is short, which keeps rounding
-errors small; what a micro-kernel reads and writes is contiguous. Every output is computed and stored exactly once, so the epilogue may update it in place.
+errors small; what a micro-kernel reads and writes is contiguous. Every output is computed and stored exactly
+once, so the epilogue may update it in place.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from math import prod
 from typing import ClassVar
 
-from tilewright.compiler.ir.types import Layout, TensorType
+from tilewright.compiler.ir.types import Layout, Shape, TensorType
 from tilewright.compiler.kernels.conv_direct import check_pads, split
 from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
 from tilewright.compiler.kernels.tiles import tile_rows, unflatten
@@ -64,7 +65,7 @@ class Plan(KernelPlan):
     prefetch: bool
 
 
-def tile_counts(spatial: tuple[int, ...], tile: int, kernel: int, pads: Pads) -> tuple[int, ...]:
+def tile_counts(spatial: Shape, tile: int, kernel: int, pads: Sequence[tuple[int, int]]) -> tuple[int, ...]:
     """Tiles along each spatial axis."""
     return tuple(-(-(size + sum(pad) - kernel + 1) // tile) for size, pad in zip(spatial, pads, strict=True))
 
@@ -207,7 +208,7 @@ class _Builder:
             if shorter:
                 first = b.sub(first, b.max(b.sub(index, whole), 0))
             # A block that is one tile short has one narrow strip more in place of a wide one.
-            _, wide, narrow = self.strip_split
+            wide, narrow = self.strip_split[1:]
             of = _Block(first, short, b.sub(wide, short), wide + narrow)
             self.transform_inputs(of)
             before = b.mul(index, chunks)
