@@ -4,7 +4,8 @@
 
 For each layer the contenders take turns; the table shows the least processor time of each, the ratio (above
 1: faster than torch in the better of its two memory formats), and which part of the machine's peak is
-reached, measured in the same turns by a loop of multiply-adds on registers.
+reached, measured in the same turns by a loop of multiply-adds on registers. For 3x3 convolutions with stride 1
+it then shows Winograd's tile, times and ratio; its filters are transformed beforehand.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from tilewright.compiler import targets
 from tilewright.compiler.codegen.llvm import emit_module
 from tilewright.compiler.codegen.object import compile_module
 from tilewright.compiler.ir.types import F32, Layout, TensorType
-from tilewright.compiler.kernels import conv_direct, depthwise, pool
+from tilewright.compiler.kernels import conv_direct, conv_winograd, depthwise, pool
 from tilewright.compiler.kernels.kernel import Kernel, KernelPlan, StoreResult, View
 from tilewright.compiler.loops import Builder, Operand
 from tilewright.compiler.loops.nodes import F32 as LOOP_F32
@@ -160,6 +161,22 @@ def ours(layer: Layer) -> tuple[KernelPlan, Kernel, list[np.ndarray]]:
     return plan, kernel, [aligned(t.layout.size(t.shape)) for t in types]
 
 
+def winograd(layer: Layer, tile: int) -> tuple[KernelPlan, Kernel, list[np.ndarray]] | None:
+    """The layer by Winograd's minimal filtering; None where that does not apply."""
+    if layer.kind != "conv" or layer.kernel != 3 or layer.stride != 1 or layer.groups != 1 or layer.planar:
+        return None
+    x = TensorType(F32, (1, layer.c, layer.size, layer.size))
+    u = TensorType(F32, ((tile + 2) ** 2, layer.o, layer.c))
+    plan = conv_winograd.plan(x, u, tile=tile, kernel=3, pads=((1, 1), (1, 1)), target=targets.host())
+    assert plan is not None, layer
+    x, u = (t.with_layout(layout) for t, layout in zip((x, u), plan.operand_layouts, strict=True))
+    layout = plan.result_layout.with_pads(((0, 0), (0, 0), (1, 1), (1, 1)))
+    result = TensorType(F32, (1, layer.o, layer.size, layer.size), layout)
+    kernel = conv_winograd.build("kernel", plan, x, u, result, StoreResult(View.of(result)))
+    arrays = [aligned(t.layout.size(t.shape)) for t in (x, u, result)]
+    return plan, kernel, [*arrays, aligned(kernel.scratch // 4)]
+
+
 def theirs(layer: Layer) -> list[Call]:
     """Torch's layer, with tensors in both memory formats."""
     calls: list[Call] = []
@@ -211,21 +228,25 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     peak_call, peak_flops = peak()
-    form = "{},{},{},{},{},{},{}" if options.csv else "{:28} {:>10} {:>9} {:>9} {:>6} {:>6} {:>8}"
-    print(form.format("layer", "tile", "ours ms", "torch ms", "ratio", "peak", "compile"))
+    form = "{},{},{},{},{},{},{},{}" if options.csv else "{:28} {:>10} {:>9} {:>9} {:>6} {:>6} {:>8}  {}"
+    print(form.format("layer", "tile", "ours ms", "torch ms", "ratio", "peak", "compile", "Winograd"))
     for layer in LAYERS:
         if options.filter not in layer.name:
             continue
         plan, kernel, arrays = ours(layer)
         call, seconds = call_of(kernel.function, arrays, 0, kernel.items)
         with torch.inference_mode():
-            mine, *others, top = interleaved([call, *theirs(layer), peak_call], options.seconds)
+            filtering = {tile: made for tile in (2, 4) if (made := winograd(layer, tile)) is not None}
+            fast = [call_of(k.function, a, 0, k.items)[0] for _, k, a in filtering.values()]
+            mine, top, *others = interleaved([call, peak_call, *theirs(layer), *fast], options.seconds)
+        others, times = others[:2], others[2:]
         torch_ms = min(others) * 1e3
         share = kernel.flops / mine / (peak_flops / top)
         print(
             form.format(
                 layer.name, describe(plan), f"{mine * 1e3:.3f}", f"{torch_ms:.3f}",
                 f"{torch_ms / mine / 1e3:.2f}", f"{share:.0%}", f"{seconds * 1e3:.0f} ms",
+                "  ".join(f"F{m}: {t * 1e3:.3f} ms {torch_ms / t / 1e3:.2f}" for m, t in zip(filtering, times, strict=True)),
             ),
             flush=True,
         )  # fmt: skip
