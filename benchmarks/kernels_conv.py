@@ -246,7 +246,10 @@ def main() -> None:
             form.format(
                 layer.name, describe(plan), f"{mine * 1e3:.3f}", f"{torch_ms:.3f}",
                 f"{torch_ms / mine / 1e3:.2f}", f"{share:.0%}", f"{seconds * 1e3:.0f} ms",
-                "  ".join(f"F{m}: {t * 1e3:.3f} ms {torch_ms / t / 1e3:.2f}" for m, t in zip(filtering, times, strict=True)),
+                "  ".join(
+                    f"F{tile}: {t * 1e3:.3f} ms {torch_ms / t / 1e3:.2f}"
+                    for tile, t in zip(filtering, times, strict=True)
+                ),
             ),
             flush=True,
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
     x       [N][C/W][H + pads][W + pads][W]       zeros wide enough that every tile's n x n window lies inside
     u       [O/(V*W)][n*n][C/W][W][V*W]           transformed filters, see ops.winograd
+    or w    [O/(V*W)][C/W][r][r][W][V*W]          raw ones, which the kernel transforms itself
     result  in blocks of W channels, through the epilogue
 
     for block of up to T tiles (m x m outputs each, in raster order, all images), a row of strips of up to P tiles:
@@ -17,6 +18,10 @@ An item is a block and a chunk; chunks of a block follow each other, and a range
 inputs once. `inputs` and `products` are the kernel's scratch. A chain of channels is short, which keeps rounding
 errors small; what a micro-kernel reads and writes is contiguous. Every output is computed and stored exactly
 once, so the epilogue may update it in place.
+
+Transformed filters take n*n / (r*r) times the memory of raw ones, four times for F(4x4, 3x3), and where there are
+few tiles to use them they come too slowly. Raw ones are transformed in single precision, a group and a chain at a
+time, into scratch that stays in the second-level cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,6 +36,7 @@ from tilewright.compiler.kernels.conv_direct import check_pads, split
 from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
 from tilewright.compiler.kernels.tiles import tile_rows, unflatten
 from tilewright.compiler.loops import Builder, Function, Index, Operand, Type
+from tilewright.compiler.loops.nodes import Ref
 from tilewright.compiler.targets import Target
 from tilewright.compiler.winograd import Scheme
 
@@ -38,6 +44,9 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 CHAIN = 64
 """Input channels added up in one register before the sum joins a product."""
+
+FEW = 4
+"""Strips that all of a layer's tiles make, where its filters are then fetched only once."""
 
 LINE = 64
 """Bytes added between matrices, so that the elements of one place do not all fall into one cache set."""
@@ -48,7 +57,7 @@ class Plan(KernelPlan):
     """The register tile and the loops around it; see the module's docstring.
 
     `tile` and `kernel` are m and r; `vectors` and `pixels` V and the most P; `tiles` is T; `groups` are those
-    of a chunk; `chain` counts input blocks.
+    of a chunk; `chain` counts input blocks. `raw`: filters are transformed by the kernel.
     """
 
     template: ClassVar[str] = "conv_winograd"
@@ -63,6 +72,7 @@ class Plan(KernelPlan):
     chain: int
     unroll: int
     prefetch: bool
+    raw: bool
 
 
 def tile_counts(spatial: Shape, tile: int, kernel: int, pads: Sequence[tuple[int, int]]) -> tuple[int, ...]:
@@ -71,11 +81,13 @@ def tile_counts(spatial: Shape, tile: int, kernel: int, pads: Sequence[tuple[int
 
 
 def plan(x: TensorType, u: TensorType, *, tile: int, kernel: int, pads: Pads, target: Target) -> Plan | None:
-    """How to convolve x (N, C, H, W) with the transformed filters u (n * n, O, C); pads are (before, after).
+    """How to convolve x (N, C, H, W) with filters u; pads are (before, after) by spatial axis.
+
+    They are (n * n, O, C), transformed, or (O, C, r, r), which the kernel transforms.
 
     Applies to f32 with non-empty results and pads that are not negative. Else None.
     """
-    if x.rank != 4 or u.rank != 3 or x.dtype.name != "f32" or u.dtype != x.dtype:
+    if x.rank != 4 or u.rank not in (3, 4) or x.dtype.name != "f32" or u.dtype != x.dtype:
         return None
     if min(*x.shape, *u.shape) < 1 or min(*pads[0], *pads[1]) < 0:
         return None
@@ -83,11 +95,17 @@ def plan(x: TensorType, u: TensorType, *, tile: int, kernel: int, pads: Pads, ta
     if min(counts) < 1:
         return None
     lanes = target.lanes(x.dtype.bits)
-    products, outputs, channels = u.shape
+    raw = u.rank == 4
+    outputs, channels = u.shape[:2] if raw else u.shape[1:]
+    products = (tile + kernel - 1) ** 2
     blocks_in, blocks_out = -(-channels // lanes), -(-outputs // lanes)
     vectors = min(2, blocks_out)
     pixels = tile_rows(target, vectors)
-    tiles, groups = _blocking(x.shape[0] * prod(counts), products, blocks_in, blocks_out, vectors, pixels, target)
+    all_tiles = x.shape[0] * prod(counts)
+    if raw:
+        tiles, groups = split(all_tiles, FEW * pixels)[0], 1
+    else:
+        tiles, groups = _blocking(all_tiles, products, blocks_in, blocks_out, vectors, pixels, target)
     chain = max(CHAIN // lanes, 1)
     spatial = tuple(
         (before, max(count * tile + kernel - 1 - before - size, 0))
@@ -96,7 +114,9 @@ def plan(x: TensorType, u: TensorType, *, tile: int, kernel: int, pads: Pads, ta
     return Plan(
         operand_layouts=(
             Layout(blocks=((1, lanes),), pads=((0, 0), (0, 0), *spatial)),
-            Layout(axes=(1, 0, 2), blocks=((2, lanes), (1, vectors * lanes))),
+            Layout(blocks=((1, lanes), (0, vectors * lanes)))
+            if raw
+            else Layout(axes=(1, 0, 2), blocks=((2, lanes), (1, vectors * lanes))),
         ),
         result_layout=Layout(blocks=((1, lanes),)),
         lanes=lanes,
@@ -110,6 +130,7 @@ def plan(x: TensorType, u: TensorType, *, tile: int, kernel: int, pads: Pads, ta
         chain=-(-blocks_in // -(-blocks_in // chain)),
         unroll=min(lanes, 4),
         prefetch=u.elements * x.dtype.bytes > target.l2 // 2,
+        raw=raw,
     )
 
 
@@ -126,7 +147,7 @@ def _blocking(
         # Everything stays in the second-level cache.
         return split(tiles, room // pixels * pixels)[0], 1
     # Filters come from further away: once for all tiles if there are few, else for two strips at a time.
-    chosen = tiles if tiles <= 4 * pixels else split(tiles, 2 * pixels)[0]
+    chosen = tiles if tiles <= FEW * pixels else split(tiles, 2 * pixels)[0]
     groups = max(target.l2 // 4 // (tile_products * chosen), 1)
     return chosen, split(all_groups, groups)[0]
 
@@ -186,6 +207,9 @@ class _Builder:
         self.product_step = plan.groups * plan.vectors * self.row + line
         self.products_at = self.scheme.window**2 * self.input_step
         size = self.products_at + self.scheme.window**2 * self.product_step
+        self.filters_at, self.filter_step = size, plan.chain * lanes * plan.vectors * lanes + line
+        if plan.raw:
+            size += self.scheme.window**2 * self.filter_step
         self.scratch_size = -(-size // line) * line
 
         b = self.b = Builder(name)
@@ -289,18 +313,37 @@ class _Builder:
 
     def chunk(self, block: _Block, chunk: Index) -> None:
         """One item, its inputs transformed."""
-        b, plan = self.b, self.plan
+        b, plan, lanes = self.b, self.plan, self.plan.lanes
         first = b.mul(chunk, plan.groups)
         groups = b.min(plan.groups, b.sub(self.all_groups, first)) if self.all_groups % plan.groups else plan.groups
         vectors = b.min(b.mul(groups, plan.vectors), b.sub(self.blocks_out, b.mul(first, plan.vectors)))
 
         def group(k: Index, number: Index) -> None:
             u_at = b.add(b.mul(b.add(first, number), self.u.outer[1]), b.mul(k, self.u.outer[0]))
-            to = b.add(b.mul(k, self.product_step), b.mul(number, plan.vectors * self.row))
-            self.multiply(block, u_at, b.mul(k, self.input_step), to)
+            at = b.add(b.mul(k, self.product_step), b.mul(number, plan.vectors * self.row))
+            panel = lanes * plan.vectors * lanes
+
+            def chain(input_block: Index, blocks: Index) -> None:
+                u = b.ref(self.u_buffer, b.add(u_at, b.mul(input_block, panel)), self.u.origin)
+                self.multiply(block, k, u, at, input_block, blocks)
+
+            self.chains(chain)
 
         def product(k: Index, _: list[Operand]) -> None:
             b.for_(0, groups, lambda number, _: group(k, number))
+
+        def raw_group(number: Index, _: list[Operand]) -> None:
+            def chain(input_block: Index, blocks: Index) -> None:
+                self.transform_filters(b.add(first, number), input_block, blocks)
+
+                def product(k: Index, _: list[Operand]) -> None:
+                    u = b.ref(self.scratch, b.mul(k, self.filter_step), self.filters_at)
+                    at = b.add(b.mul(k, self.product_step), b.mul(number, plan.vectors * self.row))
+                    self.multiply(block, k, u, at, input_block, blocks)
+
+                b.for_(0, self.scheme.window**2, product)
+
+            self.chains(chain)
 
         def vector(number: Index, _: list[Operand]) -> None:
             channel = b.mul(b.add(b.mul(first, plan.vectors), number), plan.lanes)
@@ -313,44 +356,68 @@ class _Builder:
 
             self.tiles_of(block, visit)
 
-        b.for_(0, self.scheme.window**2, product)
+        if plan.raw:
+            b.for_(0, groups, raw_group)
+        else:
+            b.for_(0, self.scheme.window**2, product)
         b.for_(0, vectors, vector)
 
-    def multiply(self, block: _Block, u_at: Index, from_: Index, to: Index) -> None:
-        """One product of all the block's tiles with a group's filters, in chains of input blocks."""
+    def transform_filters(self, group: Index, input_block: Index, blocks: Index) -> None:
+        """A chain of raw filters of a group, to scratch."""
+        b, plan, w, lanes = self.b, self.plan, self.u, self.plan.lanes
+        r, n, panel = plan.kernel, self.scheme.window, plan.vectors * lanes
+        base = b.add(b.mul(group, w.outer[0]), b.mul(input_block, w.outer[1]))
+
+        def vector(block: Index, channel: Index, number: Index) -> None:
+            within = b.mul(number, lanes)
+            at = b.add(b.add(base, b.mul(block, w.outer[1])), b.add(b.mul(channel, w.inner[1]), within))
+            places = [w.origin + i * w.outer[2] + j * w.outer[3] for i in range(r) for j in range(r)]
+            if plan.prefetch:
+                for place in places:
+                    b.prefetch(self.u_buffer, at, offset=place + plan.chain * w.outer[1], locality=2)
+            taps: list[Operand] = [b.load(self.u_buffer, at, lanes, offset=place) for place in places]
+            columns = [transform_filter(b, self.scheme, taps[j::r]) for j in range(r)]
+            to = b.add(b.mul(b.add(b.mul(block, lanes), channel), panel), within)
+            for i in range(n):
+                for j, value in enumerate(transform_filter(b, self.scheme, [column[i] for column in columns])):
+                    b.store(self.scratch, to, value, offset=self.filters_at + (i * n + j) * self.filter_step)
+
+        def channel(block: Index, at: Index) -> None:
+            b.for_(0, plan.vectors, lambda number, _: vector(block, at, number))
+
+        b.for_(0, blocks, lambda block, _: b.for_(0, lanes, lambda at, _: channel(block, at)) and None)
+
+    def multiply(self, block: _Block, k: Index, u: Ref, to: Index, first: Index, blocks: Index) -> None:
+        """Product k of all the block's tiles with a group's filters `u`, for a chain of input blocks."""
         b, plan, lanes = self.b, self.plan, self.plan.lanes
         width, _, narrow = self.strip_split
-        panel = lanes * plan.vectors * lanes
+        v_from = b.add(b.mul(k, self.input_step), b.mul(first, self.row))
 
-        def chain(first: Index, blocks: Index) -> None:
-            u_from, v_from = b.add(u_at, b.mul(first, panel)), b.add(from_, b.mul(first, self.row))
+        def strip(pixels: int, start: Index) -> Callable[[Index, list[Operand]], None]:
+            lines = -(-plan.vectors * lanes * self.x.type.bytes // LINE)
+            share = -(-lines // block.strips) if plan.prefetch and not plan.raw else 0
+            function = micro_kernel(self.x.type, lanes, plan.vectors, pixels, plan.unroll, share)
 
-            def strip(pixels: int, start: Index) -> Callable[[Index, list[Operand]], None]:
-                lines = -(-plan.vectors * lanes * self.x.type.bytes // LINE)
-                share = -(-lines // block.strips) if plan.prefetch else 0
-                function = micro_kernel(self.x.type, lanes, plan.vectors, pixels, plan.unroll, share)
+            def body(number: Index, _: list[Operand]) -> None:
+                at = b.mul(b.add(start, b.mul(number, pixels)), lanes)
+                # Each strip fetches its share of the lines that the next chain reads.
+                ahead = b.mul(number, share * LINE // self.x.type.bytes)
+                ahead = b.add(b.mul(blocks, lanes * plan.vectors * lanes), ahead)
+                b.call(
+                    function,
+                    u,
+                    b.ref(self.scratch, b.add(v_from, b.mul(at, blocks))),
+                    b.ref(self.scratch, b.add(to, b.mul(at, plan.vectors)), self.products_at),
+                    blocks,
+                    first,
+                    ahead,
+                )
 
-                def body(number: Index, _: list[Operand]) -> None:
-                    at = b.mul(b.add(start, b.mul(number, pixels)), lanes)
-                    # Each strip fetches its share of the lines that the next chain reads.
-                    ahead = b.add(b.mul(blocks, panel), b.mul(number, share * LINE // self.x.type.bytes))
-                    b.call(
-                        function,
-                        b.ref(self.u_buffer, u_from, self.u.origin),
-                        b.ref(self.scratch, b.add(v_from, b.mul(at, blocks))),
-                        b.ref(self.scratch, b.add(to, b.mul(at, plan.vectors)), self.products_at),
-                        blocks,
-                        first,
-                        ahead,
-                    )
+            return body
 
-                return body
-
-            b.for_(0, block.wide, strip(width, 0))
-            if (narrow or not isinstance(block.short, int)) and width > 1:
-                b.for_(0, b.sub(block.strips, block.wide), strip(width - 1, b.mul(block.wide, width)))
-
-        self.chains(chain)
+        b.for_(0, block.wide, strip(width, 0))
+        if (narrow or not isinstance(block.short, int)) and width > 1:
+            b.for_(0, b.sub(block.strips, block.wide), strip(width - 1, b.mul(block.wide, width)))
 
     def transform_outputs(self, block: _Block, channel: Index, tile: Index, base: Index) -> None:
         """One tile of one output vector, whose first product lies at `base`, to the epilogue."""
@@ -421,6 +488,26 @@ def _weighted(b: Builder, weights: list[float], values: list[Operand]) -> Operan
     for weight, value in zip(weights[:-1], values[:-1], strict=True):
         total = b.fma(value, weight, total)
     return total
+
+
+def transform_filter(b: Builder, scheme: Scheme, taps: list[Operand]) -> list[Operand]:
+    """G w, the even and the odd part of a pair of rows computed once."""
+
+    def part(row: tuple[Fraction, ...], start: int) -> Operand:
+        total: Operand = b.mul(taps[start], float(row[start]))
+        for weight, tap in zip(row[start + 2 :: 2], taps[start + 2 :: 2], strict=True):
+            total = b.fma(tap, float(weight), total)
+        return total
+
+    rows: list[Operand] = [b.mul(taps[0], float(scheme.filters[0][0]))]
+    for pair in range(len(scheme.pairs)):
+        row = scheme.filters[1 + 2 * pair]
+        if scheme.kernel == 1:
+            rows += [part(row, 0)] * 2
+            continue
+        even, odd = part(row, 0), part(row, 1)
+        rows += [b.add(even, odd), b.sub(even, odd)]
+    return [*rows, taps[-1]] if scheme.infinity else rows
 
 
 def transform_output(b: Builder, scheme: Scheme, products: list[Operand]) -> list[Operand]:

@@ -2,6 +2,7 @@
 
 winograd_filter{tile}                  w (O, C, r, r) -> u (n * n, O, C), where n = tile + r - 1
 winograd_conv{tile, kernel, pads}      x (N, C, H, W), u (n * n, O, C) as above -> y (N, O, H', W')
+                                       or raw filters (O, C, r, r), which its kernel transforms
 
 Together they are a `conv` with stride 1, no dilation and one group. The filter's transform is computed in double
 precision and rounded once; filters that are constants are transformed at compile time.
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from tilewright.compiler.ir import F32, Attrs, TensorType
 from tilewright.compiler.ir.graph import Array
-from tilewright.compiler.ops.checks import check_count, check_rank, check_same_dtype
+from tilewright.compiler.ops.checks import check_count, check_same_dtype
 from tilewright.compiler.ops.registry import primitive
 from tilewright.compiler.ops.window import Pads, window_shape
 from tilewright.compiler.winograd import Matrix, Scheme
@@ -88,18 +89,23 @@ def _infer_conv(attrs: WinogradConv, *types: TensorType) -> tuple[TensorType, ..
     x, u = types
     if x.rank != 4:
         raise GraphError(f"operand 0 has shape {x.shape}; expected 4 dimensions (N, C, H, W)")
-    check_rank(u, 1, 3)
     _check_f32(x, 0)
     check_same_dtype(types)
-    products = _scheme(attrs.tile, attrs.kernel).window ** 2
-    if u.shape[0] != products or u.shape[2] != x.shape[1]:
-        raise GraphError(f"operand 1 has shape {u.shape}; expected ({products}, filters, {x.shape[1]} channels)")
-    windows = window_shape(x.shape[2:], (attrs.kernel,) * 2, (1, 1), (1, 1), attrs.pads)
-    return (TensorType(x.dtype, (x.shape[0], u.shape[1], *windows)),)
+    products, kernel = _scheme(attrs.tile, attrs.kernel).window ** 2, attrs.kernel
+    outputs = u.shape[0 if u.rank == 4 else 1] if u.rank > 1 else 0
+    if u.shape not in ((products, outputs, x.shape[1]), (outputs, x.shape[1], kernel, kernel)):
+        raise GraphError(
+            f"operand 1 has shape {u.shape}; expected ({products}, filters, {x.shape[1]}) or "
+            f"(filters, {x.shape[1]}, {kernel}, {kernel})"
+        )
+    windows = window_shape(x.shape[2:], (kernel, kernel), (1, 1), (1, 1), attrs.pads)
+    return (TensorType(x.dtype, (x.shape[0], outputs, *windows)),)
 
 
 def _reference_conv(attrs: WinogradConv, x: Array, u: Array) -> tuple[Array]:
     """Tiles as they overlap, both transforms and the products in double precision."""
+    if u.ndim == 4:
+        (u,) = _reference_filter(WinogradFilter(attrs.tile), u)
     scheme = _scheme(attrs.tile, attrs.kernel)
     m, n = scheme.tile, scheme.window
     a, b = _doubles(scheme.outputs), _doubles(scheme.inputs)

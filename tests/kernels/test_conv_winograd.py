@@ -43,10 +43,17 @@ def filters(w: Array, tile: int) -> Array:
 
 
 def convolve(
-    x: Array, w: Array, target: Target, tile: int, pads: Pads, extra: Pads = NONE, keep: list[Array] | None = None
+    x: Array,
+    w: Array,
+    target: Target,
+    tile: int,
+    pads: Pads,
+    extra: Pads = NONE,
+    keep: list[Array] | None = None,
+    raw: bool = False,
 ) -> tuple[Array, Kernel, conv_winograd.Plan]:
     """Our convolution, x with `extra` more zeros around than needed, the result too."""
-    u = filters(w, tile)
+    u = w if raw else filters(w, tile)
     x_type, u_type = TensorType(F32, x.shape), TensorType(F32, u.shape)
     plan = conv_winograd.plan(x_type, u_type, tile=tile, kernel=w.shape[2], pads=pads, target=target)
     assert plan is not None
@@ -75,12 +82,13 @@ def check(
     rng = np.random.default_rng(sum(x_shape) + outputs)
     x = rng.standard_normal(x_shape).astype(np.float32)
     w = rng.standard_normal((outputs, x_shape[1], kernel, kernel)).astype(np.float32)
-    got, _, _ = convolve(x, w, target, tile, pads, extra)
     expected = reference(x, w, pads)
     # Errors grow with the number of points; the bounds of whole layers are tested below.
     growth = {4: 1, 5: 4, 6: 4, 7: 10, 8: 20, 9: 60, 10: 120, 3: 1}[tile + kernel - 1]
     scale = float(np.sqrt(x_shape[1] * kernel * kernel))
-    np.testing.assert_allclose(got, expected, rtol=0, atol=40 * growth * np.finfo(np.float32).eps * scale)
+    for raw in (False, True):
+        got, _, _ = convolve(x, w, target, tile, pads, extra, raw=raw)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=40 * growth * np.finfo(np.float32).eps * scale)
 
 
 @pytest.mark.parametrize(("tile", "kernel"), SCHEMES)
@@ -155,13 +163,14 @@ def test_fill_lanes_of_the_result_are_zero() -> None:
     assert (flat[0][physical(result.shape, result.layout) >= 0] > 10).all()
 
 
+@pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize(("channels", "size", "tile"), [(64, 56, 4), (256, 28, 4), (512, 14, 4), (512, 7, 2)])
-def test_errors_are_at_most_five_times_those_of_torch(channels: int, size: int, tile: int) -> None:
+def test_errors_are_at_most_five_times_those_of_torch(channels: int, size: int, tile: int, raw: bool) -> None:
     rng = np.random.default_rng(7)
     x = np.maximum(rng.standard_normal((1, channels, size, size)), 0).astype(np.float32)
     w = (rng.standard_normal((48, channels, 3, 3)) / channels**0.5).astype(np.float32)
     exact = reference(x, w, SAME)
-    got, _, _ = convolve(x, w, targets.host(), tile, SAME)
+    got, _, _ = convolve(x, w, targets.host(), tile, SAME, raw=raw)
     with torch.inference_mode():
         peer = torch.nn.functional.conv2d(torch.from_numpy(x), torch.from_numpy(w), padding=1).numpy()
     ours, theirs = (float(np.sqrt(np.mean((y - exact) ** 2))) for y in (got, peer))
