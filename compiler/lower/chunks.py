@@ -27,8 +27,8 @@ MOST_CHUNKS = 0xFFFF
 """What the pool can count."""
 LEAST_CALL_US = 16
 """A shorter call is not shared."""
-LEAST_PROGRAM_US = 64
-"""Nor is any call where those worth it take no longer in all: waking a sleeping thread takes 10 to 50 us."""
+LEAST_PROGRAM_US = 100
+"""Nor is any call where those worth it take no longer in all: waking a sleeping thread takes 10 us or more."""
 
 
 def chunks(kernels: Sequence[Kernel]) -> list[int]:

@@ -41,5 +41,5 @@ def test_chunks_of_a_call(us: float, items: int, group: int, expected: int) -> N
 def test_a_short_program_is_not_shared() -> None:
     small, tiny = kernel(30, 100), kernel(10, 100)
     assert chunks([small, tiny, small]) == [1, 1, 1]
-    assert chunks([small, tiny, small, small]) == [7, 1, 7, 7]
+    assert chunks([small, tiny, small, small, small]) == [7, 1, 7, 7, 7]
     assert chunks([]) == []
