@@ -108,7 +108,7 @@ def lower_concat(state: Lowering, node: Node) -> None:
     placed = state.placed(node)
     copied = tuple(operand for position, operand in enumerate(node.operands) if position not in placed)
     start = 0
-    starts = []
+    starts: list[int] = []
     regions: tuple[Region, ...] = ()
     for position, operand in enumerate(node.operands):
 

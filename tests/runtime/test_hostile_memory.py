@@ -13,7 +13,7 @@ from networks import Bottleneck, InvertedResidual, export
 from support import guarded
 from torch import nn
 
-from tilewright.compiler import pipeline
+from tilewright.compiler import emit
 from tilewright.compiler.pipeline import compile_graph
 from tilewright.compiler.targets import host, narrowed
 from tilewright.frontends.onnx.model import read_model
@@ -115,7 +115,7 @@ def test_network_in_hostile_memory(name: str, bits: int) -> None:
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_any_number_of_threads_gives_the_same_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every item of every kernel is a chunk of its own, and the kernels' scratch is NaN before each call."""
-    monkeypatch.setattr(pipeline, "chunks", lambda kernels: [kernel.items for kernel in kernels])
+    monkeypatch.setattr(emit, "chunks", lambda kernels: [kernel.items for kernel in kernels])
     torch.manual_seed(0)
     make, shape = NETWORKS[name]
     artifact = compile_graph(translate(read_model(export(make().eval(), shape))), host())
