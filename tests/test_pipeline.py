@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from networks import Bottleneck, InvertedResidual, build, export
 from torch import nn
 
@@ -86,3 +87,15 @@ def test_a_workspace_beyond_reason_is_refused() -> None:
     data = export(*build("mobilenetv2"))
     with pytest.raises(ResourceError, match="elements, more than 2"):
         tw.compile(data, shapes={"x": (1, 3, 1 << 20, 1 << 20)})
+
+
+@pytest.mark.parametrize("name", ["mnist", "mobilenetv2"])
+def test_a_narrower_instruction_set_runs_here(name: str) -> None:
+    if host().triple != by_name("x86-64-v3").triple:
+        pytest.skip("this machine does not run x86-64 code")
+    module, shape = build(name)
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = module(x).numpy()
+    got = tw.compile(export(module, shape), target="x86-64-v3")(x.numpy())
+    assert np.abs(got - expected).max() <= 1e-5 * (expected.max() - expected.min())
