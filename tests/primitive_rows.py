@@ -263,6 +263,7 @@ def _winograd() -> list[Row]:
         rows.append(Row("winograd_filter", (w,), transformed, {"tile": tile}, exact=False))
         attrs = {"tile": tile, "kernel": taps, "pads": pads}
         rows.append(Row("winograd_conv", (x, u), convolved, attrs, exact=False))
+        rows.append(Row("winograd_conv", (x, w), convolved, attrs, exact=False))
     return rows
 
 

@@ -148,7 +148,7 @@ def _blocking(
         return split(tiles, room // pixels * pixels)[0], 1
     # Filters come from further away: once for all tiles if there are few, else for two strips at a time.
     chosen = tiles if tiles <= FEW * pixels else split(tiles, 2 * pixels)[0]
-    groups = max(target.l2 // 4 // (tile_products * chosen), 1)
+    groups = max(target.l2 // 8 // (tile_products * chosen), 1)
     return chosen, split(all_groups, groups)[0]
 
 

@@ -2,9 +2,11 @@
 
     %y = conv(%x, %w) {pads=...}      ->      %u = winograd_filter(%w) {tile=4}             folded later: %w is constant
                                               %y = winograd_conv(%x, %u) {tile=4, kernel=3, pads=...}
+                                        or    %y = winograd_conv(%x, %w) {tile=4, kernel=3, pads=...}
 
 Only f32 convolutions of images with stride 1, no dilation and one group qualify. Filters that arrive at run time are
-left: transforming them at every call would cost what is saved.
+left. Transformed filters take up to four times the memory; where there are many of them and few tiles to use them,
+kernels transform them in passing, which takes as long as fetching them would.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +15,8 @@ from math import prod
 
 from tilewright.compiler.ir import Graph, Node, TensorType, Value
 from tilewright.compiler.ir.graph import rewrite
-from tilewright.compiler.kernels.conv_winograd import tile_counts
+from tilewright.compiler.kernels.conv_winograd import FEW, tile_counts
+from tilewright.compiler.kernels.tiles import tile_rows
 from tilewright.compiler.ops.contraction import Conv
 from tilewright.compiler.ops.window import Pads
 from tilewright.compiler.ops.winograd import WinogradConv, WinogradFilter
@@ -29,6 +32,12 @@ BYTES_A_CYCLE = 4.0
 TRANSFORM = 10.0
 """Cycles for each vector of a tile's window, transformed."""
 
+FILTER = 6.0
+"""The same of a filter, transformed in passing."""
+
+MANY = 4
+"""Times the second-level cache that transformed filters may fill."""
+
 
 def choose_winograd(graph: Graph, target: Target) -> Graph:
     """Apply the pass of the module's docstring."""
@@ -42,8 +51,10 @@ def choose_winograd(graph: Graph, target: Target) -> Graph:
         if tile is None:
             return None
         kernel, (top, left) = w.type.shape[2], node.attrs.pads
-        filters = new_node("winograd_filter", [w], WinogradFilter(tile), source=node.source, name=f"{w.name}.winograd")
         attrs = WinogradConv(tile=tile, kernel=kernel, pads=(top, left))
+        if transforms_in_passing(x.type, w.type, tile, node.attrs.pads, target):
+            return [replace(node, op="winograd_conv", attrs=attrs)], {}
+        filters = new_node("winograd_filter", [w], WinogradFilter(tile), source=node.source, name=f"{w.name}.winograd")
         conv = replace(node, op="winograd_conv", operands=(x, filters.result), attrs=attrs)
         return [filters, conv], {}
 
@@ -64,6 +75,14 @@ def best_tile(x: TensorType, w: TensorType, attrs: Conv, target: Target) -> int 
     return best if costs[best] < _direct_cycles(x, w, attrs.pads, target) else None
 
 
+def transforms_in_passing(x: TensorType, w: TensorType, tile: int, pads: Pads, target: Target) -> bool:
+    """Whether filters stay as they are until the convolution runs."""
+    tiles = x.shape[0] * prod(tile_counts(x.shape[2:], tile, w.shape[2], pads))
+    window = tile + w.shape[2] - 1
+    transformed = w.bytes * window * window // prod(w.shape[2:])
+    return tiles <= FEW * tile_rows(target, 2) and transformed > MANY * target.l2
+
+
 def _direct_cycles(x: TensorType, w: TensorType, pads: Pads, target: Target) -> float:
     """Two multiply-adds a cycle, nine tenths of the time; filters beyond the cache are fetched meanwhile."""
     blocks = -(-w.shape[0] // target.lanes(x.dtype.bits))
@@ -79,5 +98,9 @@ def _winograd_cycles(x: TensorType, w: TensorType, tile: int, pads: Pads, target
     products = window * window * blocks_in * lanes * blocks_out
     # A micro-kernel of few tiles waits for its multiply-adds.
     multiply = products * max(tiles, 4) / 1.7
-    fetch = products * lanes * x.dtype.bytes / BYTES_A_CYCLE
+    if transforms_in_passing(x, w, tile, pads, target):
+        fetch = w.bytes / BYTES_A_CYCLE
+        multiply += FILTER * products
+    else:
+        fetch = products * lanes * x.dtype.bytes / BYTES_A_CYCLE
     return max(multiply, fetch) + TRANSFORM * window * window * tiles * (blocks_in + blocks_out)

@@ -18,8 +18,9 @@ from tilewright.compiler.passes.layout import assign_layouts
 from tilewright.compiler.passes.select import select
 from tilewright.compiler.passes.winograd import best_tile, choose_winograd
 from tilewright.compiler.pipeline import compile_graph, optimise
-from tilewright.compiler.targets import by_name
+from tilewright.compiler.targets import by_name, host
 from tilewright.errors import CallError
+from tilewright.runtime.model import Executable
 
 TARGET = replace(by_name("x86-64-v4"), l1=32 << 10, l2=1 << 20)
 
@@ -93,6 +94,20 @@ def test_what_does_not_qualify() -> None:
     assert _tile(x, (64, 64, 3, 5)) is None
     runtime = choose_winograd(net(constant=False), TARGET)
     assert [node.op for node in runtime.nodes] == ["conv", "add", "relu"]
+
+
+def test_many_filters_for_few_tiles_stay_as_they_are() -> None:
+    graph = net(256, 512, 14)
+    chosen = choose_winograd(graph, TARGET)
+    assert [node.op for node in chosen.nodes] == ["winograd_conv", "add", "relu"]
+    verify_types(chosen)
+    x = np.random.default_rng(1).standard_normal((1, 256, 14, 14)).astype(np.float32)
+    expected = evaluate(graph, [x])[0]
+    executable = Executable(compile_graph(graph, host()))
+    got = np.empty_like(expected)
+    executable.run([x], [got])
+    for y in (got, evaluate(chosen, [x])[0]):
+        assert np.abs(y - expected).max() <= 2e-5 * np.abs(expected).max()
 
 
 def test_direct_never_gets_it() -> None:
