@@ -14,10 +14,10 @@
         for output vector, tile:
           columns of A^T M -> stack; rows of (A^T M) A -> epilogue, outputs inside the result only
 
-An item is a block and a chunk; chunks of a block follow each other, and a range of items transforms a block's
-inputs once. `inputs` and `products` are the kernel's scratch. A chain of channels is short, which keeps rounding
-errors small; what a micro-kernel reads and writes is contiguous. Every output is computed and stored exactly
-once, so the epilogue may update it in place.
+An item is a block; `inputs` and `products` are the kernel's scratch. Where all tiles are in one block, its inputs are
+transformed by a kernel of its own, and an item of the main kernel is a chunk. A chain of channels is short, which
+keeps rounding errors small; what a micro-kernel reads and writes is contiguous. Every output is computed and stored
+exactly once, so the epilogue may update it in place.
 
 Transformed filters take n*n / (r*r) times the memory of raw ones, four times for F(4x4, 3x3), and where there are
 few tiles to use them they come too slowly. Raw ones are transformed in single precision, a group and a chain at a
@@ -48,6 +48,9 @@ CHAIN = 64
 FEW = 4
 """Strips that all of a layer's tiles make, where its filters are then fetched only once."""
 
+ITEMS = 8
+"""The least number of blocks, where there are so many tiles: threads share them."""
+
 LINE = 64
 """Bytes added between matrices, so that the elements of one place do not all fall into one cache set."""
 
@@ -57,7 +60,8 @@ class Plan(KernelPlan):
     """The register tile and the loops around it; see the module's docstring.
 
     `tile` and `kernel` are m and r; `vectors` and `pixels` V and the most P; `tiles` is T; `groups` are those
-    of a chunk; `chain` counts input blocks. `raw`: filters are transformed by the kernel.
+    of a chunk; `chain` counts input blocks. `raw`: filters are transformed by the kernel. `shared`: inputs are
+    transformed by another kernel, see `build_inputs`.
     """
 
     template: ClassVar[str] = "conv_winograd"
@@ -73,6 +77,7 @@ class Plan(KernelPlan):
     unroll: int
     prefetch: bool
     raw: bool
+    shared: bool
 
 
 def tile_counts(spatial: Shape, tile: int, kernel: int, pads: Sequence[tuple[int, int]]) -> tuple[int, ...]:
@@ -131,6 +136,7 @@ def plan(x: TensorType, u: TensorType, *, tile: int, kernel: int, pads: Pads, ta
         unroll=min(lanes, 4),
         prefetch=u.elements * x.dtype.bytes > target.l2 // 2,
         raw=raw,
+        shared=tiles == all_tiles,
     )
 
 
@@ -143,23 +149,37 @@ def _blocking(
     tile_inputs, tile_products = products * line * blocks_in, products * line * vectors
     all_groups = -(-blocks_out // vectors)
     room = (target.l2 * 7 // 8 - filters) // (tile_inputs + tile_products)
-    if room >= pixels:
+    if tiles <= FEW * pixels:
+        chosen = tiles
+    elif room >= pixels:
         # Everything stays in the second-level cache.
         return split(tiles, room // pixels * pixels)[0], 1
-    # Filters come from further away: once for all tiles if there are few, else for two strips at a time.
-    chosen = tiles if tiles <= FEW * pixels else split(tiles, 2 * pixels)[0]
+    else:
+        # Filters come from further away, for two strips at a time, with enough items for threads.
+        chosen = split(tiles, max(min(2 * pixels, -(-tiles // ITEMS)), pixels))[0]
     groups = max(target.l2 // 8 // (tile_products * chosen), 1)
     return chosen, split(all_groups, groups)[0]
 
 
 def build(name: str, plan: Plan, x: TensorType, u: TensorType, result: TensorType, epilogue: Epilogue) -> Kernel:
-    """The kernel of `plan`, with buffers x, u, the epilogue's and scratch.
+    """The kernel of `plan`, with buffers x, u, the epilogue's and scratch; if the inputs are shared, v in place of x.
 
     x and u lie as the plan asks; x may have wider pads, else CompileError. The epilogue gets whole vectors along
     axis 1. FLOPs are those of the direct convolution.
     """
     check_pads(plan.operand_layouts[0], x)
-    return _Builder(name, plan, x, u, result, epilogue).kernel()
+    return _Builder(name, plan, x, result).kernel(u, epilogue)
+
+
+def build_inputs(name: str, plan: Plan, x: TensorType, result: TensorType) -> Kernel:
+    """Of a plan whose inputs are shared, the kernel that transforms them: buffers x and v; items are input blocks."""
+    check_pads(plan.operand_layouts[0], x)
+    return _Builder(name, plan, x, result).inputs_kernel()
+
+
+def inputs_type(plan: Plan, x: TensorType, result: TensorType) -> TensorType:
+    """What buffer v holds."""
+    return TensorType(x.dtype, (_Builder("", plan, x, result).inputs_size,))
 
 
 @dataclass(frozen=True)
@@ -186,12 +206,10 @@ class _Strip:
 class _Builder:
     """What the parts of one kernel share while it is built."""
 
-    def __init__(
-        self, name: str, plan: Plan, x: TensorType, u: TensorType, result: TensorType, epilogue: Epilogue
-    ) -> None:
-        self.plan, self.epilogue, self.shape = plan, epilogue, result.shape
+    def __init__(self, name: str, plan: Plan, x: TensorType, result: TensorType) -> None:
+        self.plan, self.shape = plan, result.shape
         self.scheme = Scheme(plan.tile, plan.kernel)
-        self.x, self.u = View.of(x), View.of(u)
+        self.x = View.of(x)
         lanes = plan.lanes
         self.blocks_in = -(-x.shape[1] // lanes)
         self.blocks_out = -(-result.shape[1] // lanes)
@@ -205,26 +223,52 @@ class _Builder:
         self.row = self.tiles * lanes
         self.input_step = self.blocks_in * self.row + line
         self.product_step = plan.groups * plan.vectors * self.row + line
-        self.products_at = self.scheme.window**2 * self.input_step
+        self.inputs_size = self.scheme.window**2 * self.input_step
+        self.products_at = 0 if plan.shared else self.inputs_size
         size = self.products_at + self.scheme.window**2 * self.product_step
         self.filters_at, self.filter_step = size, plan.chain * lanes * plan.vectors * lanes + line
         if plan.raw:
             size += self.scheme.window**2 * self.filter_step
         self.scratch_size = -(-size // line) * line
 
-        b = self.b = Builder(name)
+        self.b = Builder(name)
+        self.flops = 2 * result.elements * x.shape[1] * plan.kernel**2
+
+    def inputs_kernel(self) -> Kernel:
+        """Input blocks begin..end of the one block."""
+        b = self.b
         self.x_buffer = b.input("x", self.x.type, self.x.size)
+        self.inputs = b.output("v", self.x.type, self.inputs_size)
+        begin, end = b.scalar("begin"), b.scalar("end")
+        self.stack = b.alloc("stack", self.x.type, self.scheme.window**2 * self.plan.lanes)
+        self.transform_inputs(self.whole_block(), begin, end)
+        return Kernel(b.finish(), self.blocks_in)
+
+    def whole_block(self) -> _Block:
+        """All tiles, where they are one block."""
+        wide, narrow = self.strip_split[1:]
+        return _Block(0, 0, wide, wide + narrow)
+
+    def kernel(self, u: TensorType, epilogue: Epilogue) -> Kernel:
+        """Blocks begin..end, or chunks of the one block."""
+        b, plan, chunks = self.b, self.plan, self.chunks
+        tiles, whole, shorter = self.split
+        self.u, self.epilogue = View.of(u), epilogue
+        if plan.shared:
+            self.inputs = b.input("v", self.x.type, self.inputs_size)
+        else:
+            self.x_buffer = b.input("x", self.x.type, self.x.size)
         self.u_buffer = b.input("u", self.u.type, self.u.size)
         epilogue.declare(b)
         self.scratch = b.inout("scratch", self.x.type, self.scratch_size)
-        self.begin, self.end = b.scalar("begin"), b.scalar("end")
-        self.stack = b.alloc("stack", self.x.type, self.scheme.window**2 * lanes)
-        self.flops = 2 * result.elements * x.shape[1] * plan.kernel**2
-
-    def kernel(self) -> Kernel:
-        """Every item in begin..end: whole blocks, but for the first and the last, whose chunks may be fewer."""
-        b, chunks = self.b, self.chunks
-        tiles, whole, shorter = self.split
+        begin, end = b.scalar("begin"), b.scalar("end")
+        self.stack = b.alloc("stack", self.x.type, self.scheme.window**2 * plan.lanes)
+        scratch = self.scratch_size * self.x.type.bytes
+        if plan.shared:
+            one = self.whole_block()
+            b.for_(begin, end, lambda chunk, _: self.chunk(one, chunk))
+            return Kernel(b.finish(), chunks, self.flops, scratch)
+        self.inputs = self.scratch
 
         def block(index: Index, _: list[Operand]) -> None:
             short = b.min(b.max(b.sub(index, whole - 1), 0), 1) if shorter else 0
@@ -234,14 +278,11 @@ class _Builder:
             # A block that is one tile short has one narrow strip more in place of a wide one.
             wide, narrow = self.strip_split[1:]
             of = _Block(first, short, b.sub(wide, short), wide + narrow)
-            self.transform_inputs(of)
-            before = b.mul(index, chunks)
-            low, high = b.max(b.sub(self.begin, before), 0), b.min(b.sub(self.end, before), chunks)
-            b.for_(low, high, lambda chunk, _: self.chunk(of, chunk))
+            self.transform_inputs(of, 0, self.blocks_in)
+            b.for_(0, chunks, lambda chunk, _: self.chunk(of, chunk))
 
-        b.for_(b.div(self.begin, chunks), b.div(b.add(self.end, chunks - 1), chunks), block)
-        items = (whole + shorter) * chunks
-        return Kernel(b.finish(), items, self.flops, self.scratch_size * self.x.type.bytes, group=chunks)
+        b.for_(begin, end, block)
+        return Kernel(b.finish(), whole + shorter, self.flops, scratch)
 
     def place(self, block: _Block, tile: Index) -> list[Index]:
         """(image, tile row, tile column) of a block's tile."""
@@ -272,8 +313,8 @@ class _Builder:
 
         b.for_(0, self.blocks_in, chain, step=length)
 
-    def transform_inputs(self, block: _Block) -> None:
-        """The block's tiles of every input block, to scratch."""
+    def transform_inputs(self, block: _Block, low: Index, high: Index) -> None:
+        """The block's tiles of input blocks low..high."""
         b, plan, x, n, lanes = self.b, self.plan, self.x, self.scheme.window, self.plan.lanes
         origin = x.origin - plan.pads[0][0] * x.outer[2] - plan.pads[1][0] * x.outer[3]
 
@@ -295,21 +336,24 @@ class _Builder:
                 d: list[Operand] = [b.load(self.stack, place, lanes, offset=j * lanes) for j in range(n)]
                 to = b.add(b.add(strip_at, b.mul(tile, lanes)), b.mul(i, n * self.input_step))
                 for j, value in enumerate(transform_input(b, self.scheme, d)):
-                    b.store(self.scratch, to, value, offset=j * self.input_step)
+                    b.store(self.inputs, to, value, offset=j * self.input_step)
 
             b.for_(0, n, column)
             b.for_(0, n, row)
 
-        def chain(first: Index, blocks: Index) -> None:
-            def visit(input_block: Index, strip: _Strip, tile: Index) -> None:
-                at = b.add(b.mul(strip.first, blocks), b.mul(input_block, strip.width))
+        def transform_block(input_block: Index, _: list[Operand]) -> None:
+            first = b.mul(b.div(input_block, plan.chain), plan.chain)
+            blocks = b.min(plan.chain, b.sub(self.blocks_in, first))
+
+            def visit(strip: _Strip, tile: Index) -> None:
+                at = b.add(b.mul(strip.first, blocks), b.mul(b.sub(input_block, first), strip.width))
                 at = b.add(b.mul(first, self.row), b.mul(at, lanes))
-                transform(b.add(first, input_block), at, b.add(strip.first, tile), tile)
+                transform(input_block, at, b.add(strip.first, tile), tile)
 
             # Tiles innermost: windows of neighbours overlap.
-            b.for_(0, blocks, lambda c, _: self.tiles_of(block, lambda strip, tile: visit(c, strip, tile)))
+            self.tiles_of(block, visit)
 
-        self.chains(chain)
+        b.for_(low, high, transform_block)
 
     def chunk(self, block: _Block, chunk: Index) -> None:
         """One item, its inputs transformed."""
@@ -406,7 +450,7 @@ class _Builder:
                 b.call(
                     function,
                     u,
-                    b.ref(self.scratch, b.add(v_from, b.mul(at, blocks))),
+                    b.ref(self.inputs, b.add(v_from, b.mul(at, blocks))),
                     b.ref(self.scratch, b.add(to, b.mul(at, plan.vectors)), self.products_at),
                     blocks,
                     first,

@@ -35,9 +35,14 @@ _TEMPLATES: dict[str, tuple[Build, Callable[[TensorType], int]]] = {
 """By template: its builder, and the lane axis of its result."""
 
 
-@lowering(*(f"template:{name}" for name in _TEMPLATES))
+@lowering(*(f"template:{name}" for name in _TEMPLATES if name != "conv_winograd"))
 def lower_template(state: Lowering, node: Node) -> None:
     """Lower a group whose first node has a template plan."""
+    _call_template(state, node, node.body[0].operands)
+
+
+def _call_template(state: Lowering, node: Node, operands: tuple[Value, ...]) -> None:
+    """Build the template's kernel and call it with these operands in place of the anchor's."""
     anchor = node.body[0]
     plan: Any = node.plan
     build, lane_axis = _TEMPLATES[plan.template]
@@ -47,8 +52,26 @@ def lower_template(state: Lowering, node: Node) -> None:
     types = tuple(operand.type for operand in anchor.operands)
     key = (plan, types, result, epilogue.key)
     kernel = state.kernel(plan.template, key, lambda name: build(name, plan, *types, result, epilogue))
-    arguments: tuple[Value, ...] = (*anchor.operands, *epilogue.operands, *node.results)
+    arguments: tuple[Value, ...] = (*operands, *epilogue.operands, *node.results)
     state.call(kernel, arguments, node, plan.template)
+
+
+@lowering("template:conv_winograd")
+def lower_winograd(state: Lowering, node: Node) -> None:
+    """Lower to one kernel, or to two where its items share the transformed inputs."""
+    plan, anchor = node.plan, node.body[0]
+    assert isinstance(plan, conv_winograd.Plan)
+    if not plan.shared:
+        _call_template(state, node, anchor.operands)
+        return
+    (x, u), result = anchor.operands, anchor.results[0].type
+    v = state.scratch(conv_winograd.inputs_type(plan, x.type, result))
+    kernel = state.kernel(
+        "winograd_inputs", (plan, x.type, result.shape),
+        lambda name: conv_winograd.build_inputs(name, plan, x.type, result),
+    )  # fmt: skip
+    state.call(kernel, (x, v), node, "winograd_inputs")
+    _call_template(state, node, (v, u))
 
 
 @lowering("winograd_filter")

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels.packing import compute, fill_lanes, pack, physical, widths
-from support import Array, guarded
+from support import Array, guarded, run
 
 from tilewright.compiler import targets
 from tilewright.compiler.ir.types import F32, F64, Layout, TensorType
@@ -72,6 +72,12 @@ def convolve(
         "u": pack(u, u_type.layout),
         "scratch": guarded(np.full(kernel.scratch // 4, np.nan, np.float32)),
     }
+    if plan.shared:
+        v_type = conv_winograd.inputs_type(plan, x_type, result)
+        inputs["v"] = guarded(np.full(v_type.shape, np.nan, np.float32))
+        first = conv_winograd.build_inputs("inputs", plan, x_type, result)
+        for begin in range(first.items):
+            run(first.function, inputs, {"begin": begin, "end": begin + 1})
     return compute(kernel, inputs, result, keep), kernel, plan
 
 
