@@ -35,10 +35,11 @@ class Emitted:
     """A program as text, with its constants and where each starts in their bytes.
 
     `workspace_bytes` is for one thread, each further one takes `thread_bytes`; `shared` says whether any kernel
-    call is cut into chunks.
+    call is cut into chunks. `calls` are the kernel calls, one for each step.
     """
 
     text: str
+    calls: tuple[EntryCall, ...]
     constants: Mapping[Value, Array]
     starts: Mapping[Value, int]
     workspace_bytes: int
@@ -94,9 +95,10 @@ def emit(program: Program, shares: bool = True) -> Emitted:
             )
         )  # fmt: skip
     functions = list({step.kernel.function: None for step in program.steps})
+    # Kernels stay visible, so that each can be timed alone; hidden means that calls need no detour.
     return Emitted(
-        emit_module(functions, emit_entry(ENTRY, calls)), constants, starts, memory.bytes + slot,
-        memory.lower_bound + slot, slot, any(call.chunks > 1 for call in calls),
+        emit_module(functions, emit_entry(ENTRY, calls), linkage="hidden "), tuple(calls), constants, starts,
+        memory.bytes + slot, memory.lower_bound + slot, slot, any(call.chunks > 1 for call in calls),
     )  # fmt: skip
 
 

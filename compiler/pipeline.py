@@ -13,10 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Literal
 
+from tilewright.compiler.codegen.entry import EntryCall
 from tilewright.compiler.codegen.object import compile_module
 from tilewright.compiler.codegen.pool import has_pool, pool_code
 from tilewright.compiler.emit import ENTRY, Program, emit, pack_constants
 from tilewright.compiler.ir import Graph, TensorType
+from tilewright.compiler.loops import Buffer
+from tilewright.compiler.lower.context import Step
 from tilewright.compiler.lower.graph import lower, nestable
 from tilewright.compiler.passes.canonicalise import canonicalise
 from tilewright.compiler.passes.cleanup import fold_constants, merge_equal, remove_dead
@@ -29,7 +32,7 @@ from tilewright.compiler.passes.pair_resamples import pair_resamples
 from tilewright.compiler.passes.select import select
 from tilewright.compiler.passes.winograd import choose_winograd
 from tilewright.compiler.targets import Target
-from tilewright.runtime.artifact import Artifact, KernelSpec, Manifest, TensorSpec
+from tilewright.runtime.artifact import Artifact, BufferSpec, KernelSpec, Manifest, TensorSpec
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +91,7 @@ def compile_graph(
         constants = packing.result()
     pool = pool_code(target) if emitted.shared else b""
     log.debug("compile: %.1f ms, %d bytes of code", (time.perf_counter() - started) * 1e3, len(code))
-    kernels = tuple(
-        KernelSpec(step.kernel.function.name, step.source, step.template, step.kernel.flops)
-        for step in program.steps
-    )
+    kernels = tuple(map(kernel_spec, program.steps, emitted.calls))
     manifest = Manifest(
         graph.name, ENTRY, tuple(map(tensor_spec, [v.name for v in graph.inputs], [v.type for v in graph.inputs])),
         tuple(map(tensor_spec, graph.output_names, [v.type for v in graph.outputs])),
@@ -99,6 +99,19 @@ def compile_graph(
         version("tilewright"),
     )  # fmt: skip
     return Artifact(code, constants, manifest, pool)
+
+
+def kernel_spec(step: Step, call: EntryCall) -> KernelSpec:
+    """How the manifest describes a kernel call. Its result is the last value that it writes."""
+    kernel = step.kernel
+    params = [param for param in kernel.function.params if isinstance(param, Buffer)]
+    sizes = [param.size * param.type.bytes for param in params]
+    written = [value for param, value in zip(params, step.arguments, strict=False) if param.access != "in"]
+    places = zip(call.buffers, sizes, strict=True)
+    return KernelSpec(
+        kernel.function.name, step.source, step.template, kernel.flops, kernel.items, written[-1].type.shape,
+        sum(sizes) - kernel.scratch, tuple(BufferSpec(at.space, at.offset, at.index, size) for at, size in places),
+    )  # fmt: skip
 
 
 def tensor_spec(name: str, type: TensorType) -> TensorSpec:

@@ -12,7 +12,7 @@ is done in the caller. It keeps no state: calls with different workspaces may ru
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,13 +34,32 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class BufferSpec:
+    """An argument of a kernel: `offset` bytes into input or output `index`, the constants or the workspace."""
+
+    space: Literal["inputs", "outputs", "constants", "workspace"]
+    offset: int
+    index: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class KernelSpec:
-    """One kernel call of the program: for the node `source`, by `template`; `flops` counts a multiply-add as two."""
+    """One kernel call of the program: for the node `source`, by `template`; its result has this `shape`.
+
+    The code has a function void symbol(void *buffers.., int64 begin, int64 end), to be called for the items from 0 to
+    `items`. `flops` counts a multiply-add as two, and is 0 where nobody counted. `bytes` is the size of the tensors
+    read and written, each once; a buffer of scratch, which is the last, does not count.
+    """
 
     symbol: str
     source: str
     template: str
     flops: int
+    items: int
+    shape: tuple[int, ...]
+    bytes: int
+    buffers: tuple[BufferSpec, ...]
 
 
 @dataclass(frozen=True)

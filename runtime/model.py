@@ -37,7 +37,7 @@ class Executable:
 
     def __init__(self, artifact: Artifact, threads: int = 1) -> None:
         self.manifest = artifact.manifest
-        self._constants = artifact.constants
+        self.constants = artifact.constants
         self._engine = Engine(artifact.code)
         self._entry = _SIGNATURE(self._engine.address(artifact.manifest.entry))
         self._pool = pool_address(artifact.pool) if threads > 1 and artifact.pool else None
@@ -52,12 +52,16 @@ class Executable:
         except IndexError:
             workspace = aligned_empty(self._workspace_bytes)
         code = self._entry(
-            _pointers(inputs), _pointers(outputs), self._constants.ctypes.data, workspace.ctypes.data, self._pool,
+            _pointers(inputs), _pointers(outputs), self.constants.ctypes.data, workspace.ctypes.data, self._pool,
             self._threads,
         )  # fmt: skip
         self._workspaces.append(workspace)
         if code:
             raise CallError(f"the compiled code returned error {code}", model=self.manifest.name)
+
+    def address(self, symbol: str) -> int:
+        """Where a function of the code lies: the entry point, or a kernel of the manifest."""
+        return self._engine.address(symbol)
 
 
 def _pointers(arrays: Sequence[Array]) -> Any:

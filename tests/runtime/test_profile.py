@@ -1,0 +1,66 @@
+"""Kernels timed one by one: they compute what a normal run does, and their times add up to it."""
+
+import time
+
+import numpy as np
+import pytest
+from small_models import small_network
+
+import tilewright as tw
+from tilewright.runtime.artifact import KernelSpec
+from tilewright.runtime.model import Executable
+from tilewright.runtime.profile import profile
+
+SHAPE = (1, 3, 160, 240)
+
+
+@pytest.fixture(scope="module")
+def executable() -> Executable:
+    return tw.compile(small_network(SHAPE), threads=1).executable((SHAPE,))
+
+
+@pytest.fixture(scope="module")
+def x() -> np.ndarray:
+    return np.random.default_rng(0).random(SHAPE, np.float32)
+
+
+def test_every_kernel_has_a_time(executable: Executable, x: np.ndarray) -> None:
+    times = profile(executable, [x], 5)
+    assert [entry.kernel for entry in times] == list(executable.manifest.kernels)
+    assert all(0 < entry.least <= entry.median for entry in times)
+    outputs = [np.empty((1, 5), np.float32)]
+    whole = []
+    for _ in range(20):
+        began = time.perf_counter()
+        executable.run([x], outputs)
+        whole.append(time.perf_counter() - began)
+    assert min(whole) / 4 < sum(entry.least for entry in times) < 4 * min(whole)
+
+
+def test_the_kernels_one_by_one_compute_the_outputs(
+    executable: Executable, x: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def spy(spec: object) -> np.ndarray:
+        made.append(np.full((1, 5), np.nan, np.float32))
+        return made[-1]
+
+    monkeypatch.setattr("tilewright.runtime.profile.empty", spy)
+    profile(executable, [x], 1)
+    expected = np.empty((1, 5), np.float32)
+    executable.run([x], [expected])
+    np.testing.assert_array_equal(made[0], expected)
+
+
+def test_what_the_manifest_says_of_kernels(executable: Executable) -> None:
+    kernels = {kernel.source: kernel for kernel in executable.manifest.kernels if kernel.flops}
+    first: KernelSpec = kernels["first"]
+    assert first.shape == (1, 4, 160, 240) and first.flops == 2 * 27 * 4 * 160 * 240
+    assert first.bytes >= 4 * (3 + 4) * 160 * 240
+    assert kernels["dense"].buffers[-1].space == "outputs"
+    limits = {"constants": executable.constants.nbytes, "workspace": executable.manifest.workspace_bytes}
+    for kernel in executable.manifest.kernels:
+        assert executable.address(kernel.symbol)
+        for at in kernel.buffers:
+            assert at.space in ("inputs", "outputs") or at.offset + at.bytes <= limits[at.space]
