@@ -90,7 +90,7 @@ def emit(program: Program, shares: bool = True) -> Emitted:
             buffers = (*buffers, Location("workspace", memory.bytes))
         calls.append(
             EntryCall(
-                kernel.function.name, buffers, kernel.items, number if shares else 1, kernel.group,
+                kernel.function.name, buffers, kernel.items, number if shares else 1,
                 slot if kernel.scratch else 0,
             )
         )  # fmt: skip

@@ -33,16 +33,14 @@ class Location:
 class EntryCall:
     """One call: the kernel's symbol, its buffers, how many items it computes, in how many chunks.
 
-    Chunks begin at multiples of `group` if there are at most items / group of them. `slot_bytes` is 0, or says
-    that the last buffer is the scratch of slot 0; those of further slots follow at this distance. Calls of one
-    symbol agree in all but their buffers.
+    `slot_bytes` is 0, or says that the last buffer is the scratch of slot 0; those of further slots follow at this
+    distance. Calls of one symbol agree in all but their buffers.
     """
 
     symbol: str
     buffers: tuple[Location, ...]
     items: int
     chunks: int = 1
-    group: int = 1
     slot_bytes: int = 0
 
 
@@ -131,8 +129,7 @@ def emit_entry(name: str, calls: Sequence[EntryCall]) -> str:
 
 
 def _thunk(call: EntryCall) -> str:
-    """The function that computes one chunk: units chunk * units / chunks up to those of the next chunk."""
-    unit = call.group if call.items % call.group == 0 and call.chunks * call.group <= call.items else 1
+    """The function that computes one chunk: items chunk * items / chunks up to where the next chunk begins."""
     lines = [f"define internal void @{call.symbol}.chunk(ptr %frame, i32 %chunk, i32 %slot) #0 {{"]
     names = []
     for position in range(len(call.buffers)):
@@ -151,9 +148,8 @@ def _thunk(call: EntryCall) -> str:
     lines += ["  %this = zext i32 %chunk to i64", "  %next = add i64 %this, 1"]
     for bound, number in (("begin", "%this"), ("end", "%next")):
         lines += [
-            f"  %{bound}.product = mul i64 {number}, {call.items // unit}",
-            f"  %{bound}.units = udiv i64 %{bound}.product, {call.chunks}",
-            f"  %{bound} = mul i64 %{bound}.units, {unit}",
+            f"  %{bound}.product = mul i64 {number}, {call.items}",
+            f"  %{bound} = udiv i64 %{bound}.product, {call.chunks}",
         ]
         names.append(f"i64 %{bound}")
     return "\n".join([*lines, f"  call void @{call.symbol}({', '.join(names)})", "  ret void", "}", ""])

@@ -61,16 +61,12 @@ class Kernel:
 
     With `scratch`, the last buffer parameter is this many bytes that belong to the range alone, aligned to 64
     and with any contents: ranges that run at the same time get different ones. A step's arguments leave it out.
-
-    Items come in groups of `group`, of which each range that computes some does common work again: ranges had
-    better begin at multiples of it.
     """
 
     function: Function
     items: int
     flops: int = 0
     scratch: int = 0
-    group: int = 1
 
 
 class Epilogue(Protocol):

@@ -38,14 +38,11 @@ def chunks(kernels: Sequence[Kernel]) -> list[int]:
 
 
 def chunks_of(kernel: Kernel) -> int:
-    """The number of chunks, at least 1: at most `items`, and if above the number of groups, a multiple of it."""
+    """The number of chunks, at least 1 and at most `items`."""
     time = microseconds(kernel)
     if time < LEAST_CALL_US:
         return 1
     wanted = int(min(max(time / MOST_US, min(time / LEAST_US, ENOUGH)), MOST_CHUNKS))
-    groups = -(-kernel.items // kernel.group)
-    if wanted > groups:
-        wanted = groups * min(wanted // groups, kernel.group)
     return max(min(wanted, kernel.items), 1)
 
 

@@ -247,32 +247,31 @@ def test_scratch_belongs_to_a_slot(pool: Pool) -> None:
     slot_bytes = -(-size * 4 // 64) * 64
     buffers = (Location("inputs", 0), Location("outputs", 0), Location("workspace", 64))
     function = b.finish()
-    for group in (1, 4):
-        call = EntryCall("fill_and_sum", buffers, items, 15, group, slot_bytes)
-        engine = Engine(compile_module(emit_module([function], emit_entry("run", [call])), host()))
-        run = ctypes.CFUNCTYPE(ctypes.c_int32, *(ctypes.c_void_p,) * 5, ctypes.c_int32)(engine.address("run"))
-        for threads in (1, 2, 3, 8):
-            values, sums = np.arange(items, dtype=np.float32), np.zeros(items, np.float32)
-            workspace = aligned_empty(64 + threads * slot_bytes + 64)
-            workspace[:] = 0xFF
-            inputs, outputs = (ctypes.c_void_p * 1)(values.ctypes.data), (ctypes.c_void_p * 1)(sums.ctypes.data)
-            for address in (pool_address(pool_code(host())), None):
-                sums[:] = -1
-                assert run(inputs, outputs, None, workspace.ctypes.data, address, threads) == 0
-                np.testing.assert_array_equal(sums, values * size)
-            assert (workspace[:64] == 0xFF).all()
-            assert (workspace[64 + threads * slot_bytes :] == 0xFF).all()
+    call = EntryCall("fill_and_sum", buffers, items, 15, slot_bytes)
+    engine = Engine(compile_module(emit_module([function], emit_entry("run", [call])), host()))
+    run = ctypes.CFUNCTYPE(ctypes.c_int32, *(ctypes.c_void_p,) * 5, ctypes.c_int32)(engine.address("run"))
+    for threads in (1, 2, 3, 8):
+        values, sums = np.arange(items, dtype=np.float32), np.zeros(items, np.float32)
+        workspace = aligned_empty(64 + threads * slot_bytes + 64)
+        workspace[:] = 0xFF
+        inputs, outputs = (ctypes.c_void_p * 1)(values.ctypes.data), (ctypes.c_void_p * 1)(sums.ctypes.data)
+        for address in (pool_address(pool_code(host())), None):
+            sums[:] = -1
+            assert run(inputs, outputs, None, workspace.ctypes.data, address, threads) == 0
+            np.testing.assert_array_equal(sums, values * size)
+        assert (workspace[:64] == 0xFF).all()
+        assert (workspace[64 + threads * slot_bytes :] == 0xFF).all()
 
 
-def test_chunks_begin_where_groups_do() -> None:
-    """Each chunk writes its number: with no more chunks than groups none begins inside a group."""
+def test_chunks_cover_the_items() -> None:
+    """Each item gets the first item of its chunk."""
     b = Builder("number")
     y = b.output("y", I32, 60)
     begin, end = b.scalar("begin"), b.scalar("end")
     b.for_(begin, end, lambda i, _: b.store(y, i, b.convert(begin, I32)))
     function = b.finish()
-    for chunks, group in ((7, 4), (15, 4), (30, 4), (13, 1), (60, 1), (4, 7)):
-        call = EntryCall("number", (Location("outputs", 0),), 60, chunks, group)
+    for chunks in (2, 7, 13, 30, 60):
+        call = EntryCall("number", (Location("outputs", 0),), 60, chunks)
         engine = Engine(compile_module(emit_module([function], emit_entry("run", [call])), host()))
         run = ctypes.CFUNCTYPE(ctypes.c_int32, *(ctypes.c_void_p,) * 5, ctypes.c_int32)(engine.address("run"))
         firsts = np.full(60, -1, np.int32)
@@ -281,10 +280,6 @@ def test_chunks_begin_where_groups_do() -> None:
         begins = sorted(set(firsts.tolist()))
         assert len(begins) == chunks
         assert begins[0] == 0
-        if group == 4 and chunks <= 15:
-            assert all(first % group == 0 for first in begins)
-        if group == 4 and chunks == 30:
-            assert set(range(0, 60, 4)) <= set(begins)
         np.testing.assert_array_equal(firsts, np.array(begins)[np.searchsorted(begins, range(60), "right") - 1])
 
 
