@@ -1,6 +1,6 @@
 """Times the kernels of a compiled model one by one.
 
-    profile(executable, [x], rounds=5)  ->  (KernelTime(kernel=KernelSpec("conv_direct_0", ..), least=.., median=..), ..)
+    profile(executable, [x], rounds=5)  ->  (KernelTime(KernelSpec("conv_direct_0", ..), least=.., median=..), ..)
 
 Each round calls the kernels in the order of a normal run on one thread, each on the buffers and all the items that
 it has there, so data and caches are as in a normal run. A time includes the call from Python, about a microsecond.

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -140,14 +139,6 @@ def test_inspect_lists_all_that_is_not_supported(tmp_path: Path) -> None:
     assert found["layers"][0]["shape"] is None
     text = run("inspect", tmp_path / "odd.onnx").output
     assert "in odd_1, odd_2" in text and "in text" in text
-
-
-def test_bench(model: Path) -> None:
-    found: dict[str, Any] = json.loads(run("bench", model, "--rounds", 7, "--json").output)
-    assert found["rounds"] == 7 and found["inputs"] == {"image": [1, 3, 16, 24]}
-    assert 0 < found["min"] <= found["median"] and found["gflops"] > 0 and found["compile_ms"] > 0
-    text = run("bench", model, "--rounds", 2).output
-    assert "fastest of 2 calls" in text and "GFLOP/s" in text
 
 
 def test_a_closed_pipe_is_quiet(model: Path) -> None:

@@ -1,16 +1,18 @@
-"""`tilewright bench`: how long one call of a model takes."""
+"""`tilewright bench`: how long one call of a model takes, beside other engines and layer by layer."""
 
 import json
-import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
 from tilewright.api import compile
+from tilewright.benching import Layer, difference, layers, race
 from tilewright.cli.options import (
     console,
     conv_option,
@@ -24,85 +26,149 @@ from tilewright.cli.options import (
 )
 from tilewright.cli.run import known_shape
 from tilewright.compiler.pipeline import Convolutions
-from tilewright.runtime.model import Model, empty
+from tilewright.peak import Peak, machine_peak
+from tilewright.peers import check_peer, open_peer
+from tilewright.runtime.model import empty
+from tilewright.runtime.profile import profile
+
+OURS = "tilewright"
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Times of single calls in milliseconds; `spread` is half the distance between the quartiles."""
-
-    rounds: int
-    min: float
-    median: float
-    spread: float
-    gflops: float
-    """Billions of operations a second at the median, a multiply-add counted as two."""
-
-
-def measure(model: Model, shapes: Sequence[tuple[int, ...]], rounds: int, seconds: float) -> Timing:
-    """Time calls on random inputs: `rounds` of them, or if that is 0 as many as fit into `seconds`."""
-    random = np.random.default_rng(0)
-    inputs = [random_array(spec.dtype, shape, random) for spec, shape in zip(model.inputs, shapes, strict=True)]
-    manifest = model.executable(tuple(shapes)).manifest
-    outputs = [empty(spec) for spec in manifest.outputs]
-    flops = sum(kernel.flops for kernel in manifest.kernels)
-    times: list[float] = []
-    model(*inputs, out=outputs)
-    began = time.perf_counter()
-    while len(times) < rounds if rounds else len(times) < 5 or time.perf_counter() - began < seconds:
-        started = time.perf_counter()
-        model(*inputs, out=outputs)
-        times.append((time.perf_counter() - started) * 1e3)
-    low, median, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
-    return Timing(len(times), min(times), median, (high - low) / 2, flops / median / 1e6)
-
-
-@click.command(epilog="Example: tilewright bench resnet50.onnx --shape data=1x3x224x224 --rounds 50")
+@click.command(
+    epilog="Example: tilewright bench resnet50.onnx --shape data=1x3x224x224 --threads 1 --against onnxruntime,openvino"
+)
 @click.argument("model")
 @shape_option
 @click.option("--outputs", metavar="A,B", help="Compute these tensors, nodes or layers instead.")
-@click.option("--rounds", type=click.IntRange(1), help="Calls to time; by default as many as fit into 3 seconds.")
+@click.option(
+    "--against", metavar="A,B", help="Engines to compare with, in turn: onnxruntime, openvino. Each must be installed."
+)
+@click.option("--rounds", type=click.IntRange(1), help="Calls to time, of each engine.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Without --rounds: as many calls as fit into this time, for all engines together.",
+)
 @threads_option
 @conv_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--sort",
+    type=click.Choice(["order", "time"]),
+    default="order",
+    show_default=True,
+    help="Layers as they are run, or the slowest first.",
+)
+@click.option("--json", "json_file", metavar="FILE", help="Write JSON to FILE, or to stdout for -, and no tables.")
 def bench(
     model: str,
     shapes: tuple[tuple[str, tuple[int, ...]], ...],
     outputs: str | None,
+    against: str | None,
     rounds: int | None,
+    seconds: float,
     threads: int,
     conv: Convolutions,
-    as_json: bool,
+    sort: str,
+    json_file: str | None,
 ) -> None:
-    """Time MODEL, an ONNX file, on random inputs."""
+    """Time MODEL, an ONNX file, on random inputs: whole calls, and each kernel on one thread.
+
+    A kernel's limit is a roofline: the share it reaches of this machine's measured peak or memory bandwidth,
+    whichever binds it. It passes 100% where Winograd saves operations or the data come from the caches.
+    """
+    rivals = names(against) or []
+    for name in rivals:
+        check_peer(name)
+    if rivals and outputs:
+        raise click.UsageError("--against runs whole models; leave out --outputs")
     with working(f"compiling {model}"):
         started = time.perf_counter()
         compiled = compile(model, outputs=names(outputs), shapes=dict(shapes), threads=threads, conv=conv)
-        inputs = {spec.name: known_shape(compiled, spec) for spec in compiled.inputs}
-        manifest = compiled.executable(tuple(inputs.values())).manifest
+        dims = {spec.name: known_shape(compiled, spec) for spec in compiled.inputs}
+        executable = compiled.executable(tuple(dims.values()))
         compiling = time.perf_counter() - started
+    manifest = executable.manifest
+    random = np.random.default_rng(0)
+    inputs = {spec.name: random_array(spec.dtype, dims[spec.name], random) for spec in compiled.inputs}
+    results = [empty(spec) for spec in manifest.outputs]
+    contenders: dict[str, Callable[[], object]] = {OURS: partial(compiled, *inputs.values(), out=results)}
+    contenders[OURS]()
+    compared: list[dict[str, Any]] = []
+    for name in rivals:
+        with working(f"loading {model} into {name}"):
+            peer = open_peer(name, model, inputs, compiled.threads)
+            compared.append(
+                {"name": name, "version": peer.version, "difference": difference(name, peer.call(), results)}
+            )
+            contenders[name] = peer.call
     with working(f"running {model}"):
-        timing = measure(compiled, tuple(inputs.values()), rounds or 0, 3.0)
+        times = race(contenders, rounds or 0, seconds)
+        mine = times[OURS]
+        few = max(3, min(50, int(1e3 / mine.median)))
+        peak = machine_peak()
+        found = layers(profile(executable, list(inputs.values()), few), peak)
+    for entry in compared:
+        entry |= {**asdict(times[entry["name"]]), "ratio": times[entry["name"]].median / mine.median}
+    if sort == "time":
+        found.sort(key=lambda layer: -layer.ms)
     facts: dict[str, Any] = {
         "model": model,
-        "inputs": inputs,
+        "inputs": dims,
         "threads": compiled.threads,
         "compile_ms": compiling * 1e3,
         "workspace_bytes": manifest.workspace_bytes,
         "kernels": len(manifest.kernels),
-        **asdict(timing),
+        **asdict(mine),
+        "gflops": sum(kernel.flops for kernel in manifest.kernels) / mine.median / 1e6,
+        "peers": compared,
+        "peak": {"gflops": peak.flops / 1e9, "gbytes_per_second": peak.bandwidth / 1e9},
+        "layers": [asdict(layer) for layer in found],
     }
-    if as_json:
-        click.echo(json.dumps(facts, indent=2))
-        return
+    text = json.dumps(facts, indent=2)
+    if json_file == "-":
+        click.echo(text)
+    elif json_file is not None:
+        Path(json_file).write_text(text + "\n")
+        click.echo(f"wrote {json_file}")
+    else:
+        _print(facts, found, peak)
+
+
+def _print(facts: dict[str, Any], found: Sequence[Layer], peak: Peak) -> None:
+    out = console()
     listing = table("", "")
-    for name, shape in inputs.items():
+    for name, shape in facts["inputs"].items():
         listing.add_row(f"input {name}", shown(shape))
-    listing.add_row("compile", f"{compiling:.2f} s")
-    listing.add_row("threads", str(compiled.threads))
+    listing.add_row("compile", f"{facts['compile_ms'] / 1e3:.2f} s")
+    listing.add_row("threads", str(facts["threads"]))
     listing.add_row("kernel calls", str(facts["kernels"]))
-    listing.add_row("workspace", f"{manifest.workspace_bytes / 2**20:.1f} MiB")
-    listing.add_row(f"fastest of {timing.rounds} calls", f"{timing.min:.3f} ms")
-    listing.add_row("median", f"{timing.median:.3f} ms ± {timing.spread:.3f}")
-    listing.add_row("at the median", f"{timing.gflops:.1f} GFLOP/s")
-    console().print(listing)
+    listing.add_row("workspace", f"{facts['workspace_bytes'] / 2**20:.1f} MiB")
+    listing.add_row(f"fastest of {facts['rounds']} calls", f"{facts['min']:.3f} ms")
+    listing.add_row("median", f"{facts['median']:.3f} ms ± {facts['spread']:.3f}")
+    listing.add_row("at the median", f"{facts['gflops']:.1f} GFLOP/s")
+    out.print(listing)
+    if facts["peers"]:
+        listing = table("engine", ">min ms", ">median ms", ">spread", ">times ours", ">difference")
+        rows = [{**facts, "name": OURS, "version": "", "ratio": 1.0, "difference": None}, *facts["peers"]]
+        for row in rows:
+            listing.add_row(
+                f"{row['name']} {row['version']}", f"{row['min']:.3f}", f"{row['median']:.3f}", f"{row['spread']:.3f}",
+                f"{row['ratio']:.2f}", "" if row["difference"] is None else f"{row['difference']:.1e}",
+            )  # fmt: skip
+        out.print()
+        out.print(listing)
+    listing = table("layer", "template", "result", ">ms", ">share", ">GFLOP/s", ">of limit", "bound by")
+    for layer in found:
+        listing.add_row(
+            layer.layer or "-", layer.template, shown(layer.shape), f"{layer.ms:.3f}", f"{layer.share:.1%}",
+            "-" if layer.gflops is None else f"{layer.gflops:.1f}",
+            "-" if layer.limit is None else f"{layer.limit:.0%}", layer.bound or "",
+        )  # fmt: skip
+    listing.add_row("total", "", "", f"{sum(layer.ms for layer in found):.3f}", style="bold")
+    out.print()
+    out.print(listing, markup=False)
+    out.print(
+        f"one thread; the limits are {peak.flops / 1e9:.0f} GFLOP/s and {peak.bandwidth / 1e9:.1f} GB/s, both measured"
+    )
