@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
-from tilewright.compiler.pipeline import compile_graph
-from tilewright.compiler.targets import by_name
+from tilewright.compiler.targets import Target, by_name
 from tilewright.errors import CallError, ShapeNeededError, TilewrightError
-from tilewright.frontends.onnx.model import read_model
-from tilewright.frontends.onnx.translate import needed_inputs, translate
+from tilewright.reuse import Content, artifact_key, kept, known_content, read_content
 from tilewright.runtime.artifact import Artifact
+from tilewright.runtime.cache import Cache, open_cache
 from tilewright.runtime.model import Model
 from tilewright.runtime.threads import count
 
@@ -25,6 +25,7 @@ def compile(
     target: str = "host",
     threads: int = 0,
     conv: Literal["auto", "direct"] = "auto",
+    cache: bool = True,
 ) -> Model:
     """Compile a model into native code.
 
@@ -44,24 +45,51 @@ def compile(
     method, and where an input is infinite or NaN, so become all outputs of the tiles that read it (up to 4x4 pixels)
     rather than only those whose window holds it. "direct" never does this.
 
+    What was compiled is kept on disk and found again by the model's content, the outputs, shapes, options and the
+    machine, unless `cache` is false; see `tilewright.runtime.cache` for where it lies. Models from there map their
+    constants. Nothing is reported if the disk cannot be used; a warning is logged.
+
     Raises TilewrightError; its subclasses say what kind of problem it is (see `tilewright.errors`).
     """
     if conv not in ("auto", "direct"):
         raise CallError(f"conv is {conv!r}; it can be 'auto' or 'direct'")
     machine, workers = by_name(target), count(threads)
-    loaded = read_model(source)
     fixed = {name: tuple(shape) for name, shape in (shapes or {}).items()}
-    ports = needed_inputs(loaded, outputs)
+    asked = None if outputs is None else list(outputs)
+    store = open_cache() if cache else None
+    content = None if store is None else known_content(store, source)
+    if store is not None and content is not None:
+        found = _warm(store, content, source_name(source), asked, fixed, (conv, machine), workers)
+        if found is not None:
+            return found
 
-    def specialise(actual: tuple[Shape, ...]) -> Artifact:
-        given = fixed | {port.name: shape for port, shape in zip(ports, actual, strict=True)}
+    # Loaded when something has to be compiled, which takes longer than all the rest of a warm start.
+    from tilewright.compiler.pipeline import compile_graph
+    from tilewright.frontends.onnx.model import read_model
+    from tilewright.frontends.onnx.translate import needed_inputs, translate
+
+    loaded = read_model(source)
+    if store is not None and content is None and isinstance(source, str | os.PathLike):
+        content = read_content(store, source, loaded.files)
+        if content is not None:
+            found = _warm(store, content, loaded.name, asked, fixed, (conv, machine), workers)
+            if found is not None:
+                return found
+    ports = needed_inputs(loaded, asked)
+
+    def make(given: Mapping[str, Shape]) -> Artifact:
         try:
-            return compile_graph(translate(loaded, outputs=outputs, shapes=given), machine, conv=conv)
+            return compile_graph(translate(loaded, outputs=asked, shapes=given), machine, conv=conv)
         except TilewrightError as error:
             raise error.located(model=loaded.name) from error.__cause__
 
+    def specialise(actual: tuple[Shape, ...]) -> Artifact:
+        given = fixed | {port.name: shape for port, shape in zip(ports, actual, strict=True)}
+        options = _options(asked, given, conv, machine)
+        return kept(store, content, options, os.path.basename(loaded.name), lambda: make(given))
+
     try:
-        graph = translate(loaded, outputs=outputs, shapes=fixed)
+        graph = translate(loaded, outputs=asked, shapes=fixed)
     except ShapeNeededError:
         inputs = []
         for port in ports:
@@ -72,9 +100,48 @@ def compile(
                 ) from None
             named = tuple(f"{port.name}.{i}" if dim is None else dim for i, dim in enumerate(dims))
             inputs.append((port.name, port.dtype.numpy.name, named))
-        names = [port.name for port in loaded.outputs] if outputs is None else [str(name) for name in outputs]
+        names = [port.name for port in loaded.outputs] if asked is None else [str(name) for name in asked]
         return Model(loaded.name, inputs, names, specialise, workers)
     known = [(value.name, value.type.dtype.numpy.name, value.type.shape) for value in graph.inputs]
     model = Model(loaded.name, known, graph.output_names, specialise, workers)
     model.executable(tuple(value.type.shape for value in graph.inputs))
+    if store is not None and content is not None and content.current():
+        note = {"inputs": known, "outputs": graph.output_names}
+        store.put_note(store.key("request", content.digest, *_options(asked, fixed, conv, machine)), note)
     return model
+
+
+def source_name(source: Source) -> str:
+    """What messages call a model."""
+    return str(Path(source)) if isinstance(source, str | os.PathLike) else "the model"
+
+
+def _warm(
+    cache: Cache,
+    content: Content,
+    name: str,
+    outputs: Sequence[str | int] | None,
+    fixed: Mapping[str, Shape],
+    how: tuple[str, Target],
+    threads: int,
+) -> Model | None:
+    """The model from the cache, if all shapes are known and it was compiled before."""
+    note = cache.note(cache.key("request", content.digest, *_options(outputs, fixed, *how)))
+    if note is None:
+        return None
+    inputs = [(port, dtype, tuple(shape)) for port, dtype, shape in note["inputs"]]
+    given = dict(fixed) | {port: shape for port, _, shape in inputs}
+    artifact = cache.get(artifact_key(cache, content, _options(outputs, given, *how)))
+    if artifact is None:
+        return None
+    model = Model(name, inputs, note["outputs"], lambda shapes: artifact, threads)
+    model.executable(tuple(shape for _, _, shape in inputs))
+    return model
+
+
+def _options(
+    outputs: Sequence[str | int] | None, shapes: Mapping[str, Shape], conv: str, machine: Target
+) -> tuple[object, ...]:
+    """All that the code depends on besides the model's content."""
+    dims = sorted((name, [str(dim) for dim in shape]) for name, shape in shapes.items())
+    return outputs, dims, conv, repr(machine)

@@ -36,6 +36,9 @@ from tilewright.errors import CallError, GraphError, ModelError, ResourceError, 
 from tilewright.frontends.onnx.model import Port, read_model
 from tilewright.frontends.onnx.translate import needed_inputs, translate
 from tilewright.images import MAX_PIXELS, load_image, resize_image
+from tilewright.reuse import content_of, kept
+from tilewright.runtime.artifact import Artifact
+from tilewright.runtime.cache import open_cache
 from tilewright.runtime.model import Model, empty
 from tilewright.runtime.threads import count
 
@@ -76,8 +79,8 @@ class Hypercolumns:
     ImageNet mean), "torchvision" (ImageNet mean and standard deviation, of values in [0, 1]), "none" (RGB
     from 0 to 255), or a function from an (H, W, 3) float32 array of such values to another.
 
-    `target`, `threads` and `conv` are those of `tilewright.compile`. Compiling happens at the first call of each
-    kind, or in `prepare`. Raises TilewrightError.
+    `target`, `threads`, `conv` and `cache` are those of `tilewright.compile`. Compiling happens at the first call of
+    each kind, or in `prepare`. Raises TilewrightError.
     """
 
     def __init__(
@@ -90,10 +93,14 @@ class Hypercolumns:
         target: str = "host",
         threads: int = 0,
         conv: Convolutions = "auto",
+        cache: bool = True,
     ) -> None:
         if isinstance(layers, str):
             raise CallError(f"layers= is the string '{layers}'; pass a list of names")
-        self._loaded = read_model(default_model() if model is None else model)
+        source = default_model() if model is None else model
+        self._loaded = read_model(source)
+        self._cache = open_cache() if cache else None
+        self._content = None if self._cache is None else content_of(self._cache, source, self._loaded.files)
         self.name = self._loaded.name
         self.layers = tuple(str(layer) for layer in layers)
         self.size = None if size is None else _checked_size(size)
@@ -190,26 +197,35 @@ class Hypercolumns:
 
     def _model(self, size: Size) -> Model:
         """The model of the whole result."""
-        return _kept(self._whole, size, self._lock, lambda: self._compiled(whole_graph(self._features(size), size)))
+
+        def make() -> Model:
+            return self._compiled(whole_graph(self._features(size), size), "whole", size)
+
+        return _kept(self._whole, size, self._lock, make)
 
     def _sampler(self, size: Size) -> tuple[Model, Model]:
         """The models of feature maps and of sampling them."""
 
         def make() -> tuple[Model, Model]:
             features = self._features(size)
-            return self._compiled(pixel_major_graph(features)), self._compiled(sampler_graph(features, size))
+            maps = self._compiled(pixel_major_graph(features), "maps", size)
+            return maps, self._compiled(sampler_graph(features, size), "sampler", size)
 
         return _kept(self._sampled, size, self._lock, make)
 
-    def _compiled(self, graph: Graph) -> Model:
-        """A model that is compiled when it is first used."""
+    def _compiled(self, graph: Graph, purpose: str, size: Size) -> Model:
+        """A model that is compiled, or taken from the cache, when it is first used."""
+        options = (purpose, size, list(self._asked), self._conv, repr(self._target))
         inputs = [(value.name, value.type.dtype.numpy.name, value.type.shape) for value in graph.inputs]
 
-        def specialise(_: object) -> Any:
+        def make() -> Artifact:
             try:
                 return compile_graph(graph, self._target, conv=self._conv)
             except TilewrightError as error:
                 raise error.located(model=self.name) from error.__cause__
+
+        def specialise(_: object) -> Artifact:
+            return kept(self._cache, self._content, options, os.path.basename(self.name), make)
 
         return Model(self.name, inputs, graph.output_names, specialise, self._threads)
 
@@ -243,11 +259,14 @@ def hypercolumns(
     target: str = "host",
     threads: int = 0,
     conv: Convolutions = "auto",
+    cache: bool = True,
     pixels: npt.ArrayLike | None = None,
     out: Array | None = None,
 ) -> npt.NDArray[np.float32]:
     """The hypercolumns of one image in one go; for several images build a `Hypercolumns`, which says more."""
-    extract = Hypercolumns(model, layers, size=size, preprocess=preprocess, target=target, threads=threads, conv=conv)
+    extract = Hypercolumns(
+        model, layers, size=size, preprocess=preprocess, target=target, threads=threads, conv=conv, cache=cache
+    )
     return extract(image, pixels=pixels, out=out)
 
 

@@ -99,7 +99,7 @@ class Port:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A model file as data."""
+    """A model file as data; `files` are those with its external data."""
 
     name: str
     graph_name: str
@@ -108,6 +108,7 @@ class Model:
     initializers: Mapping[str, Tensor]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    files: tuple[Path, ...] = ()
 
 
 def read_model(source: Source, *, folder: str | os.PathLike[str] | None = None, name: str = "") -> Model:
@@ -223,7 +224,8 @@ class _Reader:
             self.add(node, opsets, text(node.name) or f"{text(node.op_type)}_{index}", depth=0)
         inputs = tuple(_port(info) for info in graph.input if text(info.name) not in initializers)
         outputs = tuple(_port(info) for info in graph.output)
-        return Model(name, text(graph.name), opsets, tuple(self.nodes), initializers, inputs, outputs)
+        files = self.tensors.files
+        return Model(name, text(graph.name), opsets, tuple(self.nodes), initializers, inputs, outputs, files)
 
     def add(
         self,

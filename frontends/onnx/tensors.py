@@ -83,6 +83,11 @@ class TensorReader:
         self.folder = folder
         self._maps: dict[Path, memoryview] = {}
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files with external data that were read."""
+        return tuple(self._maps)
+
     def read(self, proto: TensorProto, payload: memoryview | None = None) -> Tensor:
         """The tensor of `proto`; `payload` is its raw data if they were split off."""
         name, kind, shape = text(proto.name), type_name(proto.data_type), tuple(proto.dims)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tilewright.cli.options import (
     Array,
+    cache_option,
     console,
     conv_option,
     folder,
@@ -60,6 +61,7 @@ from tilewright.pictures import write_pictures
 )
 @threads_option
 @conv_option
+@cache_option
 def hypercolumns(
     image: str | None,
     output: str,
@@ -70,6 +72,7 @@ def hypercolumns(
     preprocess: str,
     threads: int,
     conv: Convolutions,
+    cache: bool,
 ) -> None:
     """What a network sees in a photograph, pixel by pixel.
 
@@ -79,7 +82,9 @@ def hypercolumns(
     """
     times: list[tuple[str, float]] = []
     at = None if size == "image" else parse_size(size)
-    extract = Hypercolumns(model, names(layers) or [], size=at, preprocess=preprocess, threads=threads, conv=conv)
+    extract = Hypercolumns(
+        model, names(layers) or [], size=at, preprocess=preprocess, threads=threads, conv=conv, cache=cache
+    )
     path = sample_photograph() if image is None else Path(image)
     photograph = extract.input_image(path)
     into = folder(output)

@@ -73,6 +73,11 @@ conv_option = click.option(
 )
 
 
+cache_option = click.option(
+    "--cache/--no-cache", default=True, help="Whether compiled code is kept on disk and found again; by default it is."
+)
+
+
 def read_array(name: str, path: str) -> Array:
     """An array from an .npy file; raises CallError."""
     try:

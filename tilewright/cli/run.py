@@ -1,13 +1,14 @@
 """`tilewright run`: one call of a model on arrays from files."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import numpy as np
 
 from tilewright.api import compile
 from tilewright.cli.options import (
+    cache_option,
     console,
     conv_option,
     folder,
@@ -20,7 +21,6 @@ from tilewright.cli.options import (
     threads_option,
     working,
 )
-from tilewright.compiler.pipeline import Convolutions
 from tilewright.errors import CallError
 from tilewright.pictures import file_name
 from tilewright.runtime.artifact import TensorSpec
@@ -51,6 +51,7 @@ def parse_input(text: str) -> tuple[str, str]:
 @click.option("--random", type=int, metavar="SEED", help="Fill the inputs that are not given with random numbers.")
 @threads_option
 @conv_option
+@cache_option
 def run(
     model: str,
     inputs: tuple[tuple[str, str], ...],
@@ -59,14 +60,16 @@ def run(
     output: str | None,
     random: int | None,
     threads: int,
-    conv: Convolutions,
+    conv: Literal["auto", "direct"],
+    cache: bool,
 ) -> None:
     """Run MODEL, an ONNX file, on arrays and print what comes out."""
     into = None if output is None else folder(output)
     given = {name: read_array(name, path) for name, path in inputs}
     wanted = {name: array.shape for name, array in given.items()} | dict(shapes)
     with working(f"compiling {model}"):
-        compiled = compile(model, outputs=names(outputs), shapes=wanted, threads=threads, conv=conv)
+        wished = names(outputs)
+        compiled = compile(model, outputs=wished, shapes=wanted, threads=threads, conv=conv, cache=cache)
     given |= _missing(compiled, given, random)
     results = compiled.run(given)
     listing = table("output", "dtype", "shape", ">min", ">mean", ">max")
