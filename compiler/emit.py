@@ -35,11 +35,13 @@ class Emitted:
     """A program as text, with its constants and where each starts in their bytes.
 
     `workspace_bytes` is for one thread, each further one takes `thread_bytes`; `shared` says whether any kernel
-    call is cut into chunks. `calls` are the kernel calls, one for each step.
+    call is cut into chunks. `calls` are the kernel calls, one for each step, and `live` the bytes of the workspace
+    in use at each.
     """
 
     text: str
     calls: tuple[EntryCall, ...]
+    live: tuple[int, ...]
     constants: Mapping[Value, Array]
     starts: Mapping[Value, int]
     workspace_bytes: int
@@ -94,10 +96,13 @@ def emit(program: Program, shares: bool = True) -> Emitted:
                 slot if kernel.scratch else 0,
             )
         )  # fmt: skip
+    live = tuple(
+        size + (slot if step.kernel.scratch else 0) for size, step in zip(memory.live, program.steps, strict=True)
+    )
     functions = list({step.kernel.function: None for step in program.steps})
     # Kernels stay visible, so that each can be timed alone; hidden means that calls need no detour.
     return Emitted(
-        emit_module(functions, emit_entry(ENTRY, calls), linkage="hidden "), tuple(calls), constants, starts,
+        emit_module(functions, emit_entry(ENTRY, calls), linkage="hidden "), tuple(calls), live, constants, starts,
         memory.bytes + slot, memory.lower_bound + slot, slot, any(call.chunks > 1 for call in calls),
     )  # fmt: skip
 

@@ -91,7 +91,7 @@ def compile_graph(
         constants = packing.result()
     pool = pool_code(target) if emitted.shared else b""
     log.debug("compile: %.1f ms, %d bytes of code", (time.perf_counter() - started) * 1e3, len(code))
-    kernels = tuple(map(kernel_spec, program.steps, emitted.calls))
+    kernels = tuple(map(kernel_spec, program.steps, emitted.calls, emitted.live))
     manifest = Manifest(
         graph.name, ENTRY, tuple(map(tensor_spec, [v.name for v in graph.inputs], [v.type for v in graph.inputs])),
         tuple(map(tensor_spec, graph.output_names, [v.type for v in graph.outputs])),
@@ -101,16 +101,16 @@ def compile_graph(
     return Artifact(code, constants, manifest, pool)
 
 
-def kernel_spec(step: Step, call: EntryCall) -> KernelSpec:
+def kernel_spec(step: Step, call: EntryCall, live: int) -> KernelSpec:
     """How the manifest describes a kernel call. Its result is the last value that it writes."""
     kernel = step.kernel
     params = [param for param in kernel.function.params if isinstance(param, Buffer)]
     sizes = [param.size * param.type.bytes for param in params]
     written = [value for param, value in zip(params, step.arguments, strict=False) if param.access != "in"]
-    places = zip(call.buffers, sizes, strict=True)
+    buffers = [BufferSpec(at.space, at.offset, at.index, size) for at, size in zip(call.buffers, sizes, strict=True)]
     return KernelSpec(
         kernel.function.name, step.source, step.template, kernel.flops, kernel.items, written[-1].type.shape,
-        sum(sizes) - kernel.scratch, tuple(BufferSpec(at.space, at.offset, at.index, size) for at, size in places),
+        sum(sizes) - kernel.scratch, tuple(buffers), live,
     )  # fmt: skip
 
 

@@ -49,7 +49,8 @@ class KernelSpec:
 
     The code has a function void symbol(void *buffers.., int64 begin, int64 end), to be called for the items from 0 to
     `items`. `flops` counts a multiply-add as two, and is 0 where nobody counted. `bytes` is the size of the tensors
-    read and written, each once; a buffer of scratch, which is the last, does not count.
+    read and written, each once; a buffer of scratch, which is the last, does not count. `live` is how many
+    bytes of the workspace hold something during the call.
     """
 
     symbol: str
@@ -60,6 +61,7 @@ class KernelSpec:
     shape: tuple[int, ...]
     bytes: int
     buffers: tuple[BufferSpec, ...]
+    live: int = 0
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ class Layer:
     `gflops` is None where operations are not counted; those of a convolution count as for the direct method, so
     Winograd's can pass the peak. `limit` is the fraction reached of what the machine allows (a roofline), which is
     set by `bound`: "compute", or "memory" where moving `bytes` takes longer than `flops` operations. Data that
-    come from the caches can pass the memory's limit. None where bytes are not known.
+    come from the caches can pass the memory's limit. None where bytes are not known. `live_bytes` of the workspace hold
+    something during the call.
     """
 
     layer: str
@@ -49,6 +50,7 @@ class Layer:
     share: float
     flops: int
     bytes: int
+    live_bytes: int
     gflops: float | None
     bound: str | None
     limit: float | None
@@ -110,7 +112,7 @@ def layers(times: Sequence[KernelTime], peak: Peak) -> list[Layer]:
         found.append(
             Layer(
                 kernel.source, kernel.template, kernel.shape, entry.median * 1e3, entry.least * 1e3,
-                entry.median / total, flops, kernel.bytes, flops / entry.median / 1e9 if flops else None,
+                entry.median / total, flops, kernel.bytes, kernel.live, flops / entry.median / 1e9 if flops else None,
                 bound if known else None, peak.seconds(flops, kernel.bytes) / entry.median if known else None,
             )
         )  # fmt: skip

@@ -7,11 +7,12 @@
 import importlib
 import importlib.metadata
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 
 from tilewright.errors import CallError
 from tilewright.runtime.model import Array
@@ -59,7 +60,11 @@ def _onnxruntime(module: Any, path: str, inputs: Mapping[str, Array], threads: i
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    session = module.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    providers = ["CPUExecutionProvider"]
+    session = module.InferenceSession(path, options, providers=providers)
+    declared = {port.name: port.shape for port in session.get_inputs()}
+    if any(not _fits(array.shape, declared[name]) for name, array in inputs.items()):
+        session = module.InferenceSession(_with_shapes(path, inputs), options, providers=providers)
     binding = session.io_binding()
     for name, array in inputs.items():
         binding.bind_cpu_input(name, array)
@@ -71,6 +76,26 @@ def _onnxruntime(module: Any, path: str, inputs: Mapping[str, Array], threads: i
         return list(binding.copy_outputs_to_cpu())
 
     return call
+
+
+def _fits(shape: tuple[int, ...], declared: Sequence[int | str | None]) -> bool:
+    return len(shape) == len(declared) and all(
+        known == dim for dim, known in zip(shape, declared, strict=True) if isinstance(known, int)
+    )
+
+
+def _with_shapes(path: str, inputs: Mapping[str, Array]) -> bytes:
+    """The model with its inputs declared in the shapes of these arrays, and nothing said of other shapes."""
+    proto = onnx.load(path)
+    for port in proto.graph.input:
+        if port.name in inputs:
+            port.type.tensor_type.ClearField("shape")
+            for dim in inputs[port.name].shape:
+                port.type.tensor_type.shape.dim.add().dim_value = dim
+    for port in proto.graph.output:
+        port.type.tensor_type.ClearField("shape")
+    del proto.graph.value_info[:]
+    return bytes(proto.SerializeToString())
 
 
 def _openvino(module: Any, path: str, inputs: Mapping[str, Array], threads: int) -> Call:

@@ -28,12 +28,14 @@ class Place:
 class MemoryPlan:
     """Byte offsets of the buffers in the workspace.
 
-    `bytes` is the workspace's size, `lower_bound` the most bytes that are alive at one step.
+    `bytes` is the workspace's size, `lower_bound` the most bytes that are alive at one step, and `live`
+    those alive at each.
     """
 
     offsets: Mapping[Value, int]
     bytes: int
     lower_bound: int
+    live: tuple[int, ...] = ()
 
 
 def find_aliases(graph: Graph) -> dict[Value, Place]:
@@ -152,8 +154,7 @@ def plan_memory(uses: Sequence[Iterable[Value]], sizes: Mapping[Value, int]) -> 
             offset = max(offset, start + size)
         offsets[value] = offset
     total = max((offsets[value] + padded[value] for value in offsets), default=0)
-    bound = max(
-        (sum(padded[value] for value in first if first[value] <= step <= last[value]) for step in range(len(uses))),
-        default=0,
+    live = tuple(
+        sum(padded[value] for value in first if first[value] <= step <= last[value]) for step in range(len(uses))
     )
-    return MemoryPlan(offsets, total, bound)
+    return MemoryPlan(offsets, total, max(live, default=0), live)

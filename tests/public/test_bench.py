@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
@@ -13,10 +14,11 @@ from click.testing import CliRunner, Result
 from small_models import small_network
 
 from tilewright import peers
-from tilewright.benching import difference, layers, race
+from tilewright.benching import Layer, difference, layers, race
 from tilewright.cli import cli
 from tilewright.errors import CallError
 from tilewright.peak import Peak, machine_peak
+from tilewright.report import page
 from tilewright.runtime.artifact import BufferSpec, KernelSpec
 from tilewright.runtime.profile import KernelTime
 
@@ -69,6 +71,31 @@ def test_layers_sorted_by_time_on_stdout(model: Path) -> None:
     assert times == sorted(times, reverse=True) and found["rounds"] >= 5 and found["peers"] == []
 
 
+def test_report(model: Path, tmp_path: Path) -> None:
+    written = tmp_path / "report.html"
+    arguments = (model, "--rounds", 2, "--against", "onnxruntime", "--report", written, "--json", "-")
+    result = bench(*arguments)
+    facts = json.loads(result.stdout)
+    text = written.read_text(encoding="utf-8")
+    assert "://" not in text and "url(" not in text
+    root = ElementTree.fromstring(text)
+    bars, roofline, memory = root.iter("svg")
+    assert len(list(bars.iter("rect"))) == len(list(memory.iter("rect"))) == facts["kernels"]
+    assert len(list(roofline.iter("circle"))) == sum(row["flops"] > 0 for row in facts["layers"])
+    assert any("onnxruntime" in (cell.text or "") for cell in root.iter("td"))
+
+
+def test_odd_names_in_a_report() -> None:
+    layer = Layer("<a & b>", "nest", (), 1.0, 1.0, 1.0, 0, 0, 0, None, None, None)
+    facts = {
+        "model": '<"m">', "inputs": {"<x>": []}, "threads": 1, "compile_ms": 1.0, "workspace_bytes": 0, "rounds": 1,
+        "min": 1.0, "median": 1.0, "spread": 0.0, "gflops": 0.0, "peers": [],
+    }  # fmt: skip
+    root = ElementTree.fromstring(page(facts, [layer], Peak(1e9, 1e8)))
+    assert root.findtext("body/h1") == '<"m">' and "<a & b>" in [text.text for text in root.iter("text")]
+    assert list(ElementTree.fromstring(page(facts, [], Peak(1e9, 1e8))).iter("rect")) == []
+
+
 def test_an_unknown_engine_is_refused(model: Path) -> None:
     result = bench(model, "--against", "onnxruntime,abacus", code=2)
     assert "there is no engine 'abacus' to compare with; there are onnxruntime, openvino" in result.output
@@ -97,6 +124,15 @@ def test_an_engine_that_fails_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"nonsense")
     with pytest.raises(CallError, match=r"onnxruntime does not run .*broken\.onnx"):
         peers.open_peer("onnxruntime", tmp_path / "broken.onnx", {}, 1)
+
+
+def test_an_engine_computes_the_shape_asked_for(tmp_path: Path) -> None:
+    proto = onnx.load_from_string(small_network((1, 3, 16, 24)))
+    proto.ir_version = 10
+    onnx.save(proto, tmp_path / "fixed.onnx")
+    arguments = (tmp_path / "fixed.onnx", "--shape", "image=2x3x8x12", "--rounds", 1, "--against", "onnxruntime")
+    (peer,) = json.loads(bench(*arguments, "--json", "-").output)["peers"]
+    assert peer["difference"] < 1e-5
 
 
 def test_openvino(model: Path) -> None:

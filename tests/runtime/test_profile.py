@@ -59,6 +59,7 @@ def test_what_the_manifest_says_of_kernels(executable: Executable) -> None:
     assert first.shape == (1, 4, 160, 240) and first.flops == 2 * 27 * 4 * 160 * 240
     assert first.bytes >= 4 * (3 + 4) * 160 * 240
     assert kernels["dense"].buffers[-1].space == "outputs"
+    assert max(kernel.live for kernel in executable.manifest.kernels) == executable.manifest.workspace_bound
     limits = {"constants": executable.constants.nbytes, "workspace": executable.manifest.workspace_bytes}
     for kernel in executable.manifest.kernels:
         assert executable.address(kernel.symbol)

@@ -28,6 +28,7 @@ from tilewright.cli.run import known_shape
 from tilewright.compiler.pipeline import Convolutions
 from tilewright.peak import Peak, machine_peak
 from tilewright.peers import check_peer, open_peer
+from tilewright.report import page
 from tilewright.runtime.model import empty
 from tilewright.runtime.profile import profile
 
@@ -60,6 +61,7 @@ OURS = "tilewright"
     show_default=True,
     help="Layers as they are run, or the slowest first.",
 )
+@click.option("--report", metavar="FILE", help="Write a page of charts, HTML, to FILE.")
 @click.option("--json", "json_file", metavar="FILE", help="Write JSON to FILE, or to stdout for -, and no tables.")
 def bench(
     model: str,
@@ -71,6 +73,7 @@ def bench(
     threads: int,
     conv: Convolutions,
     sort: str,
+    report: str | None,
     json_file: str | None,
 ) -> None:
     """Time MODEL, an ONNX file, on random inputs: whole calls, and each kernel on one thread.
@@ -111,8 +114,7 @@ def bench(
         found = layers(profile(executable, list(inputs.values()), few), peak)
     for entry in compared:
         entry |= {**asdict(times[entry["name"]]), "ratio": times[entry["name"]].median / mine.median}
-    if sort == "time":
-        found.sort(key=lambda layer: -layer.ms)
+    shown_layers = sorted(found, key=lambda layer: -layer.ms) if sort == "time" else found
     facts: dict[str, Any] = {
         "model": model,
         "inputs": dims,
@@ -124,8 +126,11 @@ def bench(
         "gflops": sum(kernel.flops for kernel in manifest.kernels) / mine.median / 1e6,
         "peers": compared,
         "peak": {"gflops": peak.flops / 1e9, "gbytes_per_second": peak.bandwidth / 1e9},
-        "layers": [asdict(layer) for layer in found],
+        "layers": [asdict(layer) for layer in shown_layers],
     }
+    if report is not None:
+        Path(report).write_text(page(facts, found, peak), encoding="utf-8")
+        click.echo(f"wrote {report}", err=json_file == "-")
     text = json.dumps(facts, indent=2)
     if json_file == "-":
         click.echo(text)
@@ -133,7 +138,7 @@ def bench(
         Path(json_file).write_text(text + "\n")
         click.echo(f"wrote {json_file}")
     else:
-        _print(facts, found, peak)
+        _print(facts, shown_layers, peak)
 
 
 def _print(facts: dict[str, Any], found: Sequence[Layer], peak: Peak) -> None:
