@@ -1,9 +1,12 @@
 """Kernels timed one by one: they compute what a normal run does, and their times add up to it."""
 
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from small_models import small_network
 
 import tilewright as tw
@@ -20,11 +23,11 @@ def executable() -> Executable:
 
 
 @pytest.fixture(scope="module")
-def x() -> np.ndarray:
+def x() -> NDArray[Any]:
     return np.random.default_rng(0).random(SHAPE, np.float32)
 
 
-def test_every_kernel_has_a_time(executable: Executable, x: np.ndarray) -> None:
+def test_every_kernel_has_a_time(executable: Executable, x: NDArray[Any]) -> None:
     times = profile(executable, [x], 5)
     assert [entry.kernel for entry in times] == list(executable.manifest.kernels)
     assert all(0 < entry.least <= entry.median for entry in times)
@@ -38,11 +41,11 @@ def test_every_kernel_has_a_time(executable: Executable, x: np.ndarray) -> None:
 
 
 def test_the_kernels_one_by_one_compute_the_outputs(
-    executable: Executable, x: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    executable: Executable, x: NDArray[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
 
-    def spy(spec: object) -> np.ndarray:
+    def spy(spec: object) -> NDArray[Any]:
         made.append(np.full((1, 5), np.nan, np.float32))
         return made[-1]
 
@@ -51,6 +54,14 @@ def test_the_kernels_one_by_one_compute_the_outputs(
     expected = np.empty((1, 5), np.float32)
     executable.run([x], [expected])
     np.testing.assert_array_equal(made[0], expected)
+
+
+def test_kernels_of_a_model_from_the_cache(x: NDArray[Any], executable: Executable, tmp_path: Path) -> None:
+    (tmp_path / "small.onnx").write_bytes(small_network(SHAPE))
+    for _ in range(2):  # the first puts it there
+        cached = tw.compile(tmp_path / "small.onnx", threads=1).executable((SHAPE,))
+        assert cached.manifest.kernels == executable.manifest.kernels
+        assert len(profile(cached, [x], 1)) == len(executable.manifest.kernels)
 
 
 def test_what_the_manifest_says_of_kernels(executable: Executable) -> None:

@@ -88,7 +88,9 @@ def bench(
         raise click.UsageError("--against runs whole models; leave out --outputs")
     with working(f"compiling {model}"):
         started = time.perf_counter()
-        compiled = compile(model, outputs=names(outputs), shapes=dict(shapes), threads=threads, conv=conv)
+        compiled = compile(
+            model, outputs=names(outputs), shapes=dict(shapes), threads=threads, conv=conv, cache=False
+        )
         dims = {spec.name: known_shape(compiled, spec) for spec in compiled.inputs}
         executable = compiled.executable(tuple(dims.values()))
         compiling = time.perf_counter() - started
