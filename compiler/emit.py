@@ -10,6 +10,7 @@ from tilewright.compiler.codegen.entry import EntryCall, Location, Space, emit_e
 from tilewright.compiler.codegen.llvm import emit_module
 from tilewright.compiler.ir import Graph, Value
 from tilewright.compiler.ir.graph import Array
+from tilewright.compiler.ir.pages import release
 from tilewright.compiler.lower.chunks import chunks
 from tilewright.compiler.lower.context import Step
 from tilewright.compiler.passes.memory import ALIGNMENT, Place, plan_memory
@@ -42,7 +43,7 @@ class Emitted:
     text: str
     calls: tuple[EntryCall, ...]
     live: tuple[int, ...]
-    constants: Mapping[Value, Array]
+    constants: dict[Value, Array]
     starts: Mapping[Value, int]
     workspace_bytes: int
     workspace_bound: int
@@ -118,11 +119,16 @@ def place_constants(constants: Mapping[Value, Array]) -> dict[Value, int]:
 
 
 def pack_constants(emitted: Emitted) -> Array:
-    """All constants in one 64-byte aligned array of bytes, with zeros between them."""
+    """All constants in one 64-byte aligned array of bytes, with zeros between them.
+
+    They are taken out of `emitted` one by one: at most one is there twice.
+    """
     ends = [start + -(-emitted.constants[v].nbytes // ALIGNMENT) * ALIGNMENT for v, start in emitted.starts.items()]
     blob = aligned_empty(max(ends, default=0))
-    for value, start in emitted.starts.items():
-        array = emitted.constants[value]
+    # The largest first: it is there twice while LLVM beside has hardly begun to take memory.
+    for value in sorted(emitted.starts, key=lambda value: -emitted.constants[value].nbytes):
+        start, array = emitted.starts[value], emitted.constants.pop(value)
         blob[start : start + array.nbytes].view(array.dtype).reshape(array.shape)[...] = array
         blob[start + array.nbytes :][: -array.nbytes % ALIGNMENT] = 0
+        release(array)
     return blob

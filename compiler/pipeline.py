@@ -81,9 +81,10 @@ def compile_graph(
     graph: Graph, target: Target, trace: Trace | None = None, conv: Convolutions = "auto"
 ) -> Artifact:
     """Compile a graph whose shapes are all known."""
-    optimised = optimise(graph, target, trace, conv)
-    program = lower_graph(optimised, target)
+    program = lower_graph(optimise(graph, target, trace, conv), target)
     emitted = emit(program, shares=has_pool(target))
+    steps = program.steps
+    del program  # with its constants, which from here on only `emitted` holds
     started = time.perf_counter()
     with ThreadPoolExecutor(1) as beside:  # LLVM and NumPy both let go of the interpreter lock
         packing = beside.submit(pack_constants, emitted)
@@ -91,7 +92,7 @@ def compile_graph(
         constants = packing.result()
     pool = pool_code(target) if emitted.shared else b""
     log.debug("compile: %.1f ms, %d bytes of code", (time.perf_counter() - started) * 1e3, len(code))
-    kernels = tuple(map(kernel_spec, program.steps, emitted.calls, emitted.live))
+    kernels = tuple(map(kernel_spec, steps, emitted.calls, emitted.live))
     manifest = Manifest(
         graph.name, ENTRY, tuple(map(tensor_spec, [v.name for v in graph.inputs], [v.type for v in graph.inputs])),
         tuple(map(tensor_spec, graph.output_names, [v.type for v in graph.outputs])),

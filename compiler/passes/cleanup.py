@@ -13,6 +13,7 @@ import numpy as np
 
 from tilewright.compiler.ir import Graph, Node, Value
 from tilewright.compiler.ir.graph import Array, rewrite
+from tilewright.compiler.ir.pages import release
 from tilewright.compiler.ops import compute
 
 
@@ -77,4 +78,6 @@ def fold_constants(graph: Graph) -> Graph:
         arrays = compute(node.op, node.attrs, [constants[operand] for operand in node.operands])
         for result, array in zip(node.results, arrays, strict=True):
             constants[result] = np.asarray(array, dtype=result.type.dtype.numpy)
+        for operand in node.operands:
+            release(constants[operand])
     return graph.with_nodes(kept, constants)
