@@ -69,7 +69,7 @@ def test_generic(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     data = model_of(case)
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(shape).astype(np.float32) for shape in case.shapes]
-    model = tw.compile(data, threads=1)
+    model = tw.compile(data, threads=1, cache=False)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

@@ -48,7 +48,7 @@ def torch_hypercolumns(memory_format: torch.memory_format) -> Any:
 
 def test_hypercolumns(capsys: pytest.CaptureFixture[str]) -> None:
     torch.set_num_threads(1)
-    extract = tw.Hypercolumns(threads=1)
+    extract = tw.Hypercolumns(threads=1, cache=False)
     image = extract.input_image(sample_photograph())
     scaled = image[..., ::-1].astype(np.float32) - np.array([103.939, 116.779, 123.68], np.float32)
     x = torch.from_numpy(np.moveaxis(scaled, -1, 0)[None].copy())

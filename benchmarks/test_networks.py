@@ -52,7 +52,7 @@ def test_network(name: str, benchmark: Any, capsys: pytest.CaptureFixture[str]) 
     x = torch.rand(shape, generator=torch.Generator().manual_seed(1))
     data = export(module, shape)
     begin = time.perf_counter()
-    model = tw.compile(data, threads=1)
+    model = tw.compile(data, threads=1, cache=False)
     compile_seconds = time.perf_counter() - begin
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
