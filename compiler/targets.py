@@ -80,6 +80,17 @@ def by_name(name: str) -> Target:
     return rows[name]
 
 
+def runnable(name: str) -> Target:
+    """The target called `name`; raises UnsupportedError if this process cannot run code for it."""
+    target, here = by_name(name), host()
+    if target.triple.split("-")[0] != here.triple.split("-")[0] or target.vector_bits > here.vector_bits:
+        raise UnsupportedError(
+            f"this machine cannot run code for {target}: it is {here.triple} with vectors of {here.vector_bits} bits, "
+            f"and {target} is {target.triple} with vectors of {target.vector_bits}; use target='host'"
+        )
+    return target
+
+
 def narrowed(target: Target, vector_bits: int) -> Target:
     """The same machine with narrower vectors, which tests compare kernels at."""
     return replace(target, name=f"{target.name}/{vector_bits}", vector_bits=vector_bits)

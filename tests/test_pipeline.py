@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from networks import Bottleneck, InvertedResidual, build, export
 from torch import nn
 
 import tilewright as tw
+from tilewright.compiler import targets
 from tilewright.compiler.ir import Graph
 from tilewright.compiler.ir.verifier import verify
 from tilewright.compiler.ops import verify_types
@@ -81,6 +83,16 @@ def test_buffers_are_reused() -> None:
 def test_unknown_target() -> None:
     with pytest.raises(UnsupportedError, match="no target is called 'z80'; there are host, x86-64-v3"):
         tw.compile(export(*build("mnist")), target="z80")
+
+
+def test_code_for_another_machine_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = "aarch64" if host().triple.startswith("x86_64") else "x86-64-v3"
+    for run in (lambda: tw.compile(export(*build("mnist")), target=other), lambda: tw.Hypercolumns(target=other)):
+        with pytest.raises(UnsupportedError, match=f"this machine cannot run code for {other}"):
+            run()
+    monkeypatch.setattr(targets, "host", lambda: replace(by_name("x86-64-v3"), name="host"))
+    with pytest.raises(UnsupportedError, match=r"vectors of 256 bits, and x86-64-v4 is .* with vectors of 512"):
+        tw.compile(export(*build("mnist")), target="x86-64-v4")
 
 
 def test_a_workspace_beyond_reason_is_refused() -> None:

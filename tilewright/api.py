@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tilewright.compiler.targets import Target, by_name
+from tilewright.compiler.targets import Target, runnable
 from tilewright.errors import CallError, ShapeNeededError, TilewrightError
 from tilewright.reuse import Content, artifact_key, kept, known_content, read_content
 from tilewright.runtime.artifact import Artifact
@@ -53,7 +53,7 @@ def compile(
     """
     if conv not in ("auto", "direct"):
         raise CallError(f"conv is {conv!r}; it can be 'auto' or 'direct'")
-    machine, workers = by_name(target), count(threads)
+    machine, workers = runnable(target), count(threads)
     fixed = {name: tuple(shape) for name, shape in (shapes or {}).items()}
     asked = None if outputs is None else list(outputs)
     store = open_cache() if cache else None

@@ -31,7 +31,7 @@ from tilewright.compiler.ops import GraphBuilder
 from tilewright.compiler.ops.composites import ResizeMode, resize
 from tilewright.compiler.ops.resizing import axis_table
 from tilewright.compiler.pipeline import Convolutions, compile_graph
-from tilewright.compiler.targets import Target, by_name
+from tilewright.compiler.targets import Target, runnable
 from tilewright.errors import CallError, GraphError, ModelError, ResourceError, TilewrightError
 from tilewright.frontends.onnx.model import Port, read_model
 from tilewright.frontends.onnx.translate import needed_inputs, translate
@@ -105,7 +105,7 @@ class Hypercolumns:
         self.layers = tuple(str(layer) for layer in layers)
         self.size = None if size is None else _checked_size(size)
         self._asked = tuple(layers)
-        self._target: Target = by_name(target)
+        self._target: Target = runnable(target)
         self._threads = count(threads)
         if conv not in ("auto", "direct"):
             raise CallError(f"conv is {conv!r}; it can be 'auto' or 'direct'")
