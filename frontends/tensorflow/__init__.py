@@ -1,0 +1,1 @@
+"""TensorFlow's GraphDefs and SavedModels, read without TensorFlow."""
