@@ -111,7 +111,7 @@ def kernel_spec(step: Step, call: EntryCall, live: int) -> KernelSpec:
     buffers = [BufferSpec(at.space, at.offset, at.index, size) for at, size in zip(call.buffers, sizes, strict=True)]
     return KernelSpec(
         kernel.function.name, step.source, step.template, kernel.flops, kernel.items, written[-1].type.shape,
-        sum(sizes) - kernel.scratch, tuple(buffers), live,
+        sum(sizes) - kernel.scratch, tuple(buffers), live, kernel.performed,
     )  # fmt: skip
 
 

@@ -48,7 +48,8 @@ class KernelSpec:
     """One kernel call of the program: for the node `source`, by `template`; its result has this `shape`.
 
     The code has a function void symbol(void *buffers.., int64 begin, int64 end), to be called for the items from 0 to
-    `items`. `flops` counts a multiply-add as two, and is 0 where nobody counted. `bytes` is the size of the tensors
+    `items`. `flops` counts a multiply-add as two, and is 0 where nobody counted; `performed` is how many of them the
+    method carries out, where it saves some, else 0. `bytes` is the size of the tensors
     read and written, each once; a buffer of scratch, which is the last, does not count. `live` is how many
     bytes of the workspace hold something during the call.
     """
@@ -62,6 +63,7 @@ class KernelSpec:
     bytes: int
     buffers: tuple[BufferSpec, ...]
     live: int = 0
+    performed: int = 0
 
 
 @dataclass(frozen=True)

@@ -233,6 +233,8 @@ class _Builder:
 
         self.b = Builder(name)
         self.flops = 2 * result.elements * x.shape[1] * plan.kernel**2
+        every_tile = result.shape[0] * prod(self.counts)
+        self.performed = 2 * every_tile * x.shape[1] * result.shape[1] * self.scheme.window**2
 
     def inputs_kernel(self) -> Kernel:
         """Input blocks begin..end of the one block."""
@@ -267,7 +269,7 @@ class _Builder:
         if plan.shared:
             one = self.whole_block()
             b.for_(begin, end, lambda chunk, _: self.chunk(one, chunk))
-            return Kernel(b.finish(), chunks, self.flops, scratch)
+            return Kernel(b.finish(), chunks, self.flops, scratch, self.performed)
         self.inputs = self.scratch
 
         def block(index: Index, _: list[Operand]) -> None:
@@ -282,7 +284,7 @@ class _Builder:
             b.for_(0, chunks, lambda chunk, _: self.chunk(of, chunk))
 
         b.for_(begin, end, block)
-        return Kernel(b.finish(), whole + shorter, self.flops, scratch)
+        return Kernel(b.finish(), whole + shorter, self.flops, scratch, self.performed)
 
     def place(self, block: _Block, tile: Index) -> list[Index]:
         """(image, tile row, tile column) of a block's tile."""
