@@ -54,6 +54,14 @@ types: $(VENV)/.stamp-test ## mypy --strict
 	done
 	MYPYPATH=build/types $(BIN)/mypy --strict -p tilewright
 
+# The compiler is installed apart: it may ask for another protobuf than the one that is used.
+PROTOS := frontends/tensorflow/protos
+.PHONY: protos
+protos: $(VENV)/.stamp-venv ## compile TensorFlow's messages, after a change to the .proto file
+	$(BIN)/python -m pip install -qq --upgrade --target build/protoc grpcio-tools
+	PYTHONPATH=build/protoc $(BIN)/python -m grpc_tools.protoc -I $(PROTOS) \
+	    --descriptor_set_out=$(PROTOS)/graph.binpb graph.proto
+
 .PHONY: wheel-check
 wheel-check: $(VENV)/.stamp-test ## build the wheel, install it elsewhere, import all of it
 	.ci/wheel-check $(BIN)/python

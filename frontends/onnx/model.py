@@ -28,13 +28,14 @@ from onnx import (
     ValueInfoProto,
 )
 
-from tilewright.compiler.ir import DType
 from tilewright.errors import ModelError, ResourceError, TilewrightError
-from tilewright.frontends.onnx.tensors import Tensor, TensorReader, dtype_of, map_file, text, type_name
-from tilewright.frontends.onnx.wire import Damaged, split
+from tilewright.frontends.files import open_file, refuse_strangers
+from tilewright.frontends.onnx.tensors import Tensor, TensorReader, dtype_of, text, type_name
+from tilewright.frontends.onnx.wire import split
+from tilewright.frontends.ports import Dim, Port
+from tilewright.frontends.wire import Damaged
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | ModelProto
-Dim = int | str | None
 
 MAX_NODES = 100_000
 """Functions may not expand to more nodes: nested calls in a small file can ask for any number."""
@@ -77,24 +78,6 @@ class Node:
     def full_op(self) -> str:
         """The operator with its domain, if it is not ONNX's own."""
         return f"{self.domain}.{self.op}" if self.domain else self.op
-
-
-@dataclass(frozen=True)
-class Port:
-    """A declared input or output. A dim is a number, a symbol or None; `dims` is None without a rank."""
-
-    name: str
-    dtype: DType | None
-    type_name: str
-    dims: tuple[Dim, ...] | None
-
-    def __str__(self) -> str:
-        dims = (
-            "unknown rank"
-            if self.dims is None
-            else "x".join("?" if dim is None else str(dim) for dim in self.dims)
-        )
-        return f"{self.name}: {self.type_name} {dims or 'scalar'}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,38 +129,14 @@ def read_model(source: Source, *, folder: str | os.PathLike[str] | None = None, 
 def _open(path: Path) -> memoryview:
     if path.is_dir():
         raise ModelError("is a folder, not an ONNX file")
-    if not path.exists():
-        raise ModelError("there is no such file")
-    if not path.is_file():
-        raise ModelError("is not a regular file")
-    return map_file(path)
-
-
-# What people pass by mistake: (first bytes, what it is, what to do).
-_STRANGERS = (
-    (b"version https://git-lfs", "a Git LFS pointer", "run `git lfs pull` to fetch the model itself"),
-    (b"PK\x03\x04", "a zip archive (PyTorch and Keras save those)", "export the model to ONNX"),
-    (b"\x89HDF", "an HDF5 file (Keras saves those)", "export the model to ONNX, for example with tf2onnx"),
-    (b"\x80\x02", "a Python pickle", "export the model to ONNX"),
-    (b"\x80\x04", "a Python pickle", "export the model to ONNX"),
-    (b"<!DOCTYPE", "a web page", "download the file again"),
-    (b"<html", "a web page", "download the file again"),
-    (b"\x1f\x8b", "gzip-compressed", "unpack it first"),
-    (b"\x89PNG", "a picture", "pass an ONNX file"),
-    (b"\xff\xd8\xff", "a picture", "pass an ONNX file"),
-)
+    return open_file(path)
 
 
 def _parse(data: memoryview) -> tuple[ModelProto, list[memoryview | None]]:
     """The message, and apart from it the initialisers' raw data."""
-    if not data:
-        raise ModelError("the file is empty; export or download it again")
-    start = bytes(data[:64])
-    for magic, what, remedy in _STRANGERS:
-        if start.startswith(magic):
-            raise ModelError(f"is not an ONNX model but {what}; {remedy}")
+    refuse_strangers(data, "an ONNX model")
     # A model starts with its ir_version, a small number, in every file that onnx itself has written.
-    looks_right = start[0] == 0x08
+    looks_right = data[0] == 0x08
     proto = ModelProto()
     try:
         skeleton, payloads = split(data)

@@ -6,12 +6,13 @@
 ONNX wants nodes in topological order already; a model in another order is accepted, a cyclic one is not.
 """
 
-import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tilewright.errors import GraphError
-from tilewright.frontends.onnx.model import Model, Node, Port, Tensor
+from tilewright.frontends.onnx.model import Model, Node, Tensor
+from tilewright.frontends.ordering import ordered
+from tilewright.frontends.ports import Port
 
 
 @dataclass(frozen=True)
@@ -76,23 +77,8 @@ def needed(model: Model, wires: Wires, tensors: Iterable[str]) -> list[Node]:
         found[index] = {wires.nodes[tensor] for tensor in node.inputs if tensor in wires.nodes}
         waiting |= found[index] - found.keys()
 
-    users: dict[int, list[int]] = {}
-    for index, before in found.items():
-        for earlier in before:
-            users.setdefault(earlier, []).append(index)
-    missing = {index: len(before) for index, before in found.items()}
-    ready = [index for index, count in missing.items() if count == 0]
-    heapq.heapify(ready)
-    order: list[int] = []
-    while ready:
-        index = heapq.heappop(ready)
-        order.append(index)
-        for user in users.get(index, ()):
-            missing[user] -= 1
-            if missing[user] == 0:
-                heapq.heappush(ready, user)
-    if len(order) < len(found):
-        cycle = _cycle(found, set(found) - set(order))
+    order, cycle = ordered(found)
+    if cycle:
         path = " -> ".join(f"'{model.nodes[index].name}'" for index in [*cycle, cycle[0]][:9])
         node = model.nodes[cycle[0]]
         raise GraphError(
@@ -100,19 +86,3 @@ def needed(model: Model, wires: Wires, tensors: Iterable[str]) -> list[Node]:
             model=model.name, node=node.name, operator=node.full_op,
         )  # fmt: skip
     return [model.nodes[index] for index in order]
-
-
-def _cycle(before: Mapping[int, set[int]], left: set[int]) -> list[int]:
-    """Nodes of one cycle among `left`, in the order of data flow; each of them depends on another one of
-    them.
-    """
-    path: list[int] = [min(left)]
-    seen = {path[0]: 0}
-    while True:
-        index = min(before[path[-1]] & left)
-        if index in seen:
-            cycle = path[seen[index] :][::-1]
-            first = cycle.index(min(cycle))
-            return cycle[first:] + cycle[:first]
-        seen[index] = len(path)
-        path.append(index)

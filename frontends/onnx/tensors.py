@@ -9,7 +9,6 @@ model's folder). An element type that Tilewright lacks gives a Tensor without an
 those who use it.
 """
 
-import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from tilewright.compiler.ir.graph import Array
 from tilewright.compiler.ir.types import DTYPES
 from tilewright.compiler.ops.registry import MAX_ELEMENTS
 from tilewright.errors import ModelError, ResourceError
+from tilewright.frontends.files import map_file
 
 ELEMENT_TYPES: dict[int, str] = {number: name.lower() for name, number in TensorProto.DataType.items()}
 """ONNX's number of an element type -> its name."""
@@ -166,17 +166,6 @@ class TensorReader:
                 )
             self._maps[path] = map_file(path)
         return self._maps[path]
-
-
-def map_file(path: Path) -> memoryview:
-    """The bytes of a file, mapped; raises ModelError if it cannot be opened."""
-    try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                return memoryview(b"")  # what is empty cannot be mapped
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except OSError as error:
-        raise ModelError(f"cannot be opened: {error.strerror}", model=str(path)) from None
 
 
 def _from_list(proto: TensorProto, kind: str, dtype: DType, shape: Shape) -> Array:
