@@ -9,6 +9,10 @@ The entry point is
 Inputs and outputs are dense row-major arrays in the order of the manifest, the constants and the workspace
 64-byte aligned. `pool` is the address of the pool's `tw_pool`, or null: then, or with `threads` below 2, all work
 is done in the caller. It keeps no state: calls with different workspaces may run at the same time.
+
+With a symbolic leading dimension (`Manifest.batch`) there is one parameter more, the number of samples, from 0:
+
+    int32 tw_run(void **inputs, void **outputs, void *constants, void *workspace, void *pool, int32 threads, int64 n)
 """
 
 from dataclasses import dataclass
@@ -67,11 +71,23 @@ class KernelSpec:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """A leading dimension that is given at a call, `symbol` in the shapes of the manifest.
+
+    The entry point takes its value as a further argument. Inputs without it are the same for all samples; all outputs
+    have it. `tile` samples are computed together, and the workspace does not depend on how many there are.
+    """
+
+    symbol: str
+    tile: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """How to call an artifact and what is in it.
 
     Sizes in bytes: the workspace for one thread; `workspace_bound` the most of it alive at once; `thread_bytes`
-    what the workspace needs more for each further thread.
+    what the workspace needs more for each further thread. With a `batch`, `kernels` are those for one tile.
     """
 
     name: str
@@ -84,6 +100,7 @@ class Manifest:
     kernels: tuple[KernelSpec, ...]
     target: str
     version: str
+    batch: Batch | None = None
 
 
 @dataclass(frozen=True, eq=False)

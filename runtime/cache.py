@@ -273,6 +273,8 @@ def _decoded(kind: Any, value: Any) -> Any:
         return kind(**{name: _decoded(hints[name], item) for name, item in value.items()})
     if get_origin(kind) is tuple:
         return tuple(_decoded(get_args(kind)[0], item) for item in value)
+    if isinstance(value, dict):  # of a kind | None
+        return _decoded(next(choice for choice in get_args(kind) if is_dataclass(choice)), value)
     return value
 
 
