@@ -4,69 +4,42 @@
     y = model(x)                         positional arrays in the order of model.inputs
     outs = model.run({"x": x})           by name, a dict of results
 
-A `Model` compiles once for each combination of input shapes it meets and keeps the results; with every dimension
-known that is once. Several threads may call one model at the same time.
+A `Model` asks `specialise` once for each combination of input shapes it meets and keeps what it gives: code compiled
+in this process (`executable`) or a shared object (`native`). With every dimension known that is once. Several
+threads may call one model at the same time.
 """
 
 import ctypes
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from tilewright.errors import CallError
-from tilewright.runtime.artifact import Artifact, TensorSpec, aligned_empty
-from tilewright.runtime.jit import Engine
-from tilewright.runtime.threads import pool_address
+from tilewright.runtime.artifact import Manifest, TensorSpec, aligned_empty
 
 Array = npt.NDArray[Any]
 Shapes = tuple[tuple[int, ...], ...]
-Specialise = Callable[[Shapes], Artifact]
 
 LARGE = 1 << 14
 """Bytes from which alignment is worth its time."""
 
-_SIGNATURE = ctypes.CFUNCTYPE(ctypes.c_int32, *(ctypes.c_void_p,) * 5, ctypes.c_int32)
 
+class Runnable(Protocol):
+    """Code for one combination of input shapes, ready to run."""
 
-class Executable:
-    """An artifact loaded into this process: one combination of input shapes, computed by `threads` threads."""
-
-    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
-        self.manifest = artifact.manifest
-        self.constants = artifact.constants
-        self._engine = Engine(artifact.code)
-        self._entry = _SIGNATURE(self._engine.address(artifact.manifest.entry))
-        self._pool = pool_address(artifact.pool) if threads > 1 and artifact.pool else None
-        self._threads = threads if self._pool else 1
-        self._workspace_bytes = self.manifest.workspace_bytes + (self._threads - 1) * self.manifest.thread_bytes
-        self._workspaces: list[Array] = []
+    @property
+    def manifest(self) -> Manifest:
+        """What it takes and gives."""
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Compute `outputs` from `inputs`: dense arrays of exactly the manifest's types."""
-        try:
-            workspace = self._workspaces.pop()
-        except IndexError:
-            workspace = aligned_empty(self._workspace_bytes)
-        code = self._entry(
-            _pointers(inputs), _pointers(outputs), self.constants.ctypes.data, workspace.ctypes.data, self._pool,
-            self._threads,
-        )  # fmt: skip
-        self._workspaces.append(workspace)
-        if code:
-            raise CallError(f"the compiled code returned error {code}", model=self.manifest.name)
-
-    def address(self, symbol: str) -> int:
-        """Where a function of the code lies: the entry point, or a kernel of the manifest."""
-        return self._engine.address(symbol)
 
 
-def _pointers(arrays: Sequence[Array]) -> Any:
-    # Twice as fast as array.ctypes.data, which small models notice.
-    return (ctypes.c_void_p * len(arrays))(*[array.__array_interface__["data"][0] for array in arrays])
+Specialise = Callable[[Shapes], Runnable]
 
 
 class Model:
@@ -92,7 +65,7 @@ class Model:
         self._dtypes = tuple(np.dtype(dtype) for _, dtype, _ in inputs)
         self._output_names = tuple(output_names)
         self._specialise = specialise
-        self._made: dict[Shapes, Executable] = {}
+        self._made: dict[Shapes, Runnable] = {}
         self._lock = threading.Lock()
 
     @property
@@ -113,14 +86,14 @@ class Model:
                 )
         return self.executable(shapes).manifest.outputs  # type: ignore[arg-type]
 
-    def executable(self, shapes: Shapes) -> Executable:
-        """The code for these input shapes, compiled at the first request."""
+    def executable(self, shapes: Shapes) -> Runnable:
+        """The code for these input shapes, made at the first request."""
         found = self._made.get(shapes)
         if found is None:
             with self._lock:
                 found = self._made.get(shapes)
                 if found is None:
-                    found = Executable(self._specialise(shapes), self.threads)
+                    found = self._specialise(shapes)
                     self._made[shapes] = found
         return found
 
@@ -232,3 +205,9 @@ def empty(spec: TensorSpec) -> Array:
     if size < LARGE:
         return np.empty(shape, dtype)
     return aligned_empty(size).view(dtype).reshape(shape)
+
+
+def pointers(arrays: Sequence[Array]) -> Any:
+    """The addresses of arrays, as a C array."""
+    # Twice as fast as array.ctypes.data, which small models notice.
+    return (ctypes.c_void_p * len(arrays))(*[array.__array_interface__["data"][0] for array in arrays])

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tilewright.runtime.artifact import KernelSpec, aligned_empty
-from tilewright.runtime.model import Array, Executable, empty
+from tilewright.runtime.executable import Executable
+from tilewright.runtime.model import Array, empty
 
 
 @dataclass(frozen=True)

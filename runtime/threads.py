@@ -1,21 +1,13 @@
-"""How many threads a model uses, and the pool they come from.
+"""How many threads a model uses.
 
     count(0)                     4: TILEWRIGHT_NUM_THREADS, or the cores that this process may use
     count(3)                     3
-    pool_address(artifact.pool)  where the pool's table lies, which entry points take
-
-There is one pool a process, made at first use and never freed: its workers sleep in its code when there is
-nothing to do, also while the interpreter shuts down. It grows to what a call asks for. In a forked child it
-begins afresh.
 """
 
-import ctypes
 import os
-from functools import cache
 from pathlib import Path
 
 from tilewright.errors import CallError
-from tilewright.runtime.jit import Engine
 
 VARIABLE = "TILEWRIGHT_NUM_THREADS"
 MOST = 1024
@@ -73,19 +65,6 @@ def cpu_quota(proc: Path = Path("/proc/self/cgroup"), root: Path = _CGROUPS) -> 
             if folder == base:
                 break
     return min(quotas, default=None)
-
-
-@cache
-def pool_address(code: bytes) -> int:
-    """The address of the table of the pool whose object code this is, loaded the first time."""
-    libc = ctypes.CDLL(None)
-    imports = {}
-    for name in ("pthread_create", "syscall"):
-        imports[name] = ctypes.cast(getattr(libc, name), ctypes.c_void_p).value or 0
-    engine = Engine(code, imports)
-    address = engine.address("tw_pool")
-    engine.keep()
-    return address
 
 
 def _read(path: Path) -> str:

@@ -20,7 +20,7 @@ from tilewright.compiler.targets import by_name, host
 from tilewright.errors import ResourceError, UnsupportedError
 from tilewright.frontends.onnx.model import read_model
 from tilewright.frontends.onnx.translate import translate
-from tilewright.runtime.model import Executable
+from tilewright.runtime.executable import Executable
 
 
 def graph_of(name: str) -> Graph:

@@ -10,6 +10,7 @@ from tilewright.errors import CallError, ShapeNeededError, TilewrightError
 from tilewright.reuse import Content, artifact_key, kept, known_content, read_content
 from tilewright.runtime.artifact import Artifact
 from tilewright.runtime.cache import Cache, open_cache
+from tilewright.runtime.executable import Executable
 from tilewright.runtime.model import Model
 from tilewright.runtime.threads import count
 
@@ -83,10 +84,11 @@ def compile(
         except TilewrightError as error:
             raise error.located(model=loaded.name) from error.__cause__
 
-    def specialise(actual: tuple[Shape, ...]) -> Artifact:
+    def specialise(actual: tuple[Shape, ...]) -> Executable:
         given = fixed | {port.name: shape for port, shape in zip(ports, actual, strict=True)}
         options = _options(asked, given, conv, machine)
-        return kept(store, content, options, os.path.basename(loaded.name), lambda: make(given))
+        artifact = kept(store, content, options, os.path.basename(loaded.name), lambda: make(given))
+        return Executable(artifact, workers)
 
     try:
         graph = translate(loaded, outputs=asked, shapes=fixed)
@@ -134,7 +136,7 @@ def _warm(
     artifact = cache.get(artifact_key(cache, content, _options(outputs, given, *how)))
     if artifact is None:
         return None
-    model = Model(name, inputs, note["outputs"], lambda shapes: artifact, threads)
+    model = Model(name, inputs, note["outputs"], lambda shapes: Executable(artifact, threads), threads)
     model.executable(tuple(shape for _, _, shape in inputs))
     return model
 

@@ -39,6 +39,7 @@ from tilewright.images import MAX_PIXELS, load_image, resize_image
 from tilewright.reuse import content_of, kept
 from tilewright.runtime.artifact import Artifact
 from tilewright.runtime.cache import open_cache
+from tilewright.runtime.executable import Executable
 from tilewright.runtime.model import Model, empty
 from tilewright.runtime.threads import count
 
@@ -224,8 +225,9 @@ class Hypercolumns:
             except TilewrightError as error:
                 raise error.located(model=self.name) from error.__cause__
 
-        def specialise(_: object) -> Artifact:
-            return kept(self._cache, self._content, options, os.path.basename(self.name), make)
+        def specialise(_: object) -> Executable:
+            artifact = kept(self._cache, self._content, options, os.path.basename(self.name), make)
+            return Executable(artifact, self._threads)
 
         return Model(self.name, inputs, graph.output_names, specialise, self._threads)
 

@@ -18,8 +18,8 @@ from tilewright.compiler.loops.nodes import F32, I32
 from tilewright.compiler.targets import Target, by_name, host
 from tilewright.errors import UnsupportedError
 from tilewright.runtime.artifact import aligned_empty
+from tilewright.runtime.executable import pool_address
 from tilewright.runtime.jit import Engine, undefined_symbols
-from tilewright.runtime.threads import pool_address
 
 # mark: counts[chunk] += 1, slots[chunk] = slot, after `delay` turns of a loop.
 # nest: a region of 4 chunks over the row of `chunk`, from inside a region.

@@ -13,7 +13,8 @@ from tilewright.compiler.lower.context import LOWERINGS
 from tilewright.compiler.ops import PRIMITIVES, GraphBuilder, compute
 from tilewright.compiler.pipeline import compile_graph
 from tilewright.compiler.targets import host, narrowed
-from tilewright.runtime.model import Executable, empty
+from tilewright.runtime.executable import Executable
+from tilewright.runtime.model import empty
 
 WITH_TEMPLATES = {"conv", "winograd_conv", "matmul", "max_pool", "sum_pool"}
 INTERNAL = {"relayout"}

@@ -24,7 +24,7 @@ from tilewright.compiler.passes.select import select
 from tilewright.compiler.pipeline import compile_graph, lower_graph, optimise
 from tilewright.compiler.targets import by_name, host
 from tilewright.errors import GraphError
-from tilewright.runtime.model import Executable
+from tilewright.runtime.executable import Executable
 
 TARGET = replace(by_name("x86-64-v4"), l1=32 << 10, l2=1 << 20)
 CONV = {"strides": (1, 1), "pads": ((1, 1), (1, 1)), "dilations": (1, 1), "groups": 1}

@@ -20,7 +20,7 @@ from tilewright.compiler.passes.winograd import best_tile, choose_winograd
 from tilewright.compiler.pipeline import compile_graph, optimise
 from tilewright.compiler.targets import by_name, host
 from tilewright.errors import CallError
-from tilewright.runtime.model import Executable
+from tilewright.runtime.executable import Executable
 
 TARGET = replace(by_name("x86-64-v4"), l1=32 << 10, l2=1 << 20)
 

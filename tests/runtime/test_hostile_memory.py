@@ -19,7 +19,7 @@ from tilewright.compiler.targets import host, narrowed
 from tilewright.frontends.onnx.model import read_model
 from tilewright.frontends.onnx.translate import translate
 from tilewright.runtime.artifact import Artifact
-from tilewright.runtime.model import Executable
+from tilewright.runtime.executable import Executable
 
 
 class Branches(nn.Module):

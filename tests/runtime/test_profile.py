@@ -11,7 +11,7 @@ from small_models import small_network
 
 import tilewright as tw
 from tilewright.runtime.artifact import KernelSpec
-from tilewright.runtime.model import Executable
+from tilewright.runtime.executable import Executable
 from tilewright.runtime.profile import profile
 
 SHAPE = (1, 3, 160, 240)

@@ -22,7 +22,8 @@ from tilewright.frontends.onnx.model import read_model
 from tilewright.frontends.onnx.translate import translate
 from tilewright.runtime import threads
 from tilewright.runtime.artifact import Artifact
-from tilewright.runtime.model import Executable, empty
+from tilewright.runtime.executable import Executable
+from tilewright.runtime.model import empty
 
 SHAPE = (1, 16, 40, 40)
 

@@ -29,6 +29,7 @@ from tilewright.compiler.pipeline import Convolutions
 from tilewright.peak import Peak, machine_peak
 from tilewright.peers import check_peer, open_peer
 from tilewright.report import page
+from tilewright.runtime.executable import Executable
 from tilewright.runtime.model import empty
 from tilewright.runtime.profile import profile
 
@@ -93,6 +94,7 @@ def bench(
         )
         dims = {spec.name: known_shape(compiled, spec) for spec in compiled.inputs}
         executable = compiled.executable(tuple(dims.values()))
+        assert isinstance(executable, Executable)  # what compile() makes
         compiling = time.perf_counter() - started
     manifest = executable.manifest
     random = np.random.default_rng(0)

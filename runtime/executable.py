@@ -1,0 +1,66 @@
+"""Artifacts loaded into this process: object code through the JIT engine, and the pool that its threads come from.
+
+    executable = Executable(artifact, threads=2)
+    executable.run([x], [y])
+    pool_address(artifact.pool)          where the pool's table lies, which entry points take
+
+There is one pool a process, made at first use and never freed: its workers sleep in its code when there is
+nothing to do, also while the interpreter shuts down. It grows to what a call asks for. In a forked child it
+begins afresh.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+
+from tilewright.errors import CallError
+from tilewright.runtime.artifact import Artifact, aligned_empty
+from tilewright.runtime.jit import Engine
+from tilewright.runtime.model import Array, pointers
+
+_SIGNATURE = ctypes.CFUNCTYPE(ctypes.c_int32, *(ctypes.c_void_p,) * 5, ctypes.c_int32)
+
+
+class Executable:
+    """An artifact loaded into this process: one combination of input shapes, computed by `threads` threads."""
+
+    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
+        self.manifest = artifact.manifest
+        self.constants = artifact.constants
+        self._engine = Engine(artifact.code)
+        self._entry = _SIGNATURE(self._engine.address(artifact.manifest.entry))
+        self._pool = pool_address(artifact.pool) if threads > 1 and artifact.pool else None
+        self._threads = threads if self._pool else 1
+        self._workspace_bytes = self.manifest.workspace_bytes + (self._threads - 1) * self.manifest.thread_bytes
+        self._workspaces: list[Array] = []
+
+    def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
+        """Compute `outputs` from `inputs`: dense arrays of exactly the manifest's types."""
+        try:
+            workspace = self._workspaces.pop()
+        except IndexError:
+            workspace = aligned_empty(self._workspace_bytes)
+        code = self._entry(
+            pointers(inputs), pointers(outputs), self.constants.ctypes.data, workspace.ctypes.data, self._pool,
+            self._threads,
+        )  # fmt: skip
+        self._workspaces.append(workspace)
+        if code:
+            raise CallError(f"the compiled code returned error {code}", model=self.manifest.name)
+
+    def address(self, symbol: str) -> int:
+        """Where a function of the code lies: the entry point, or a kernel of the manifest."""
+        return self._engine.address(symbol)
+
+
+@cache
+def pool_address(code: bytes) -> int:
+    """The address of the table of the pool whose object code this is, loaded the first time."""
+    libc = ctypes.CDLL(None)
+    imports = {}
+    for name in ("pthread_create", "syscall"):
+        imports[name] = ctypes.cast(getattr(libc, name), ctypes.c_void_p).value or 0
+    engine = Engine(code, imports)
+    address = engine.address("tw_pool")
+    engine.keep()
+    return address
