@@ -113,7 +113,11 @@ def build(name: str) -> tuple[nn.Module, Shape]:
     """A network in inference mode with reproducible weights, and its input shape."""
     make, shape = NETWORKS[name]
     torch.manual_seed(0)
-    module = make()
+    return draw_weights(make()).eval(), shape
+
+
+def draw_weights(module: nn.Module) -> nn.Module:
+    """The module with new random weights and statistics, from PyTorch's generator."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -124,7 +128,7 @@ def build(name: str) -> tuple[nn.Module, Shape]:
             layer.running_var.uniform_(0.5, 1.5)
             nn.init.uniform_(layer.weight, 0.5, 1.0)
             nn.init.normal_(layer.bias, 0, 0.05)
-    return module.eval(), shape
+    return module
 
 
 def export(module: nn.Module, shape: Shape) -> bytes:
