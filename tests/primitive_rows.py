@@ -140,6 +140,9 @@ def _movement() -> list[Row]:
     for mode in ("reflect", "edge", "wrap"):
         oracle = lambda x, mode=mode: _padded(mode, x, low, high)  # noqa: E731
         rows.append(Row("pad", (image,), oracle, {"low": low, "high": high, "mode": mode}))
+    line = np.arange(3, dtype=np.float32)
+    rows.append(Row("pad", (line,), lambda x: x[[2, 1, 0, 0, 1, 2, 2, 1]],
+                    {"low": (3,), "high": (2,), "mode": "symmetric"}))  # fmt: skip
     return rows
 
 
@@ -184,9 +187,21 @@ def _reduction() -> list[Row]:
         rows.append(Row(op, (x,), lambda x, f=find: f(x, 1), {"axis": 1}))
         rows.append(Row(op, (i,), lambda x, f=find: f(x, 0, keepdim=True), {"axis": 0, "keepdims": True}))
     ties = np.array([[1, 5, 5, 0, 0]], np.float32)
+    for axis, k, largest in ((1, 2, True), (2, 3, False), (0, 1, True)):
+        order = partial(_first_sorted, axis, k, largest)
+        rows += [Row("top_k", (y,), order, {"axis": axis, "k": k, "largest": largest}) for y in (x, ints(2, 3, 4))]
+    rows.append(Row("top_k", (ties,), lambda x: torch.tensor([[1, 2, 0, 3]]), {"axis": 1, "k": 4}))
+    rows.append(Row("top_k", (ties,), lambda x: torch.tensor([[3, 4, 0]]), {"axis": 1, "k": 3, "largest": False}))
+    broken = np.array([[1, np.nan, 5, np.nan]], np.float32)
+    rows.append(Row("top_k", (broken,), lambda x: torch.tensor([[1, 3, 2]]), {"axis": 1, "k": 3}))
+    rows.append(Row("top_k", (broken,), lambda x: torch.tensor([[0, 2, 1]]), {"axis": 1, "k": 3, "largest": False}))
     rows.append(Row("argmax", (ties,), lambda x: torch.tensor([2]), {"axis": 1, "last": True}))
     rows.append(Row("argmin", (ties,), lambda x: torch.tensor([4]), {"axis": 1, "last": True}))
     return rows
+
+
+def _first_sorted(axis: int, k: int, largest: bool, x: torch.Tensor) -> Any:
+    return x.sort(dim=axis, descending=largest, stable=True)[1].narrow(axis, 0, k)
 
 
 def _positionally(pool: Callable[..., Any], *settings_and_x: Any) -> Any:

@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from tilewright.compiler.ir import Node, Shape, TensorType, Value
-from tilewright.compiler.kernels import argreduce, gather, resample, resize2d
+from tilewright.compiler.kernels import argreduce, gather, resample, resize2d, top_k
 from tilewright.compiler.kernels.kernel import loop_type
 from tilewright.compiler.kernels.nest import Constant, Expr, Input, Nest, Output, Region, build
 from tilewright.compiler.lower.context import Lowering, lowering
@@ -263,6 +263,14 @@ def lower_argreduce(state: Lowering, node: Node) -> None:
     attrs: Any = node.attrs
     options = (node.op == "argmax", attrs.axis, attrs.last)
     _call(state, node, node.op, argreduce.build, [o.type for o in node.operands], options)
+
+
+@lowering("top_k")
+def lower_top_k(state: Lowering, node: Node) -> None:
+    """The indices of the best elements along an axis."""
+    attrs: Any = node.attrs
+    options = (attrs.axis, attrs.k, attrs.largest)
+    _call(state, node, "top_k", top_k.build, [o.type for o in node.operands], options)
 
 
 @lowering("template:resize2d")

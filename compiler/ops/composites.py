@@ -40,11 +40,13 @@ from tilewright.compiler.ops.activations import (
     thresholded_relu,
 )
 from tilewright.compiler.ops.builder import GraphBuilder
+from tilewright.compiler.ops.indexing import gather, one_hot, top_k
 from tilewright.compiler.ops.normalisation import (
     along,
     axes_of,
     axis_of,
     batch_norm,
+    cumulative_sum,
     group_norm,
     instance_norm,
     layer_norm,
@@ -53,6 +55,8 @@ from tilewright.compiler.ops.normalisation import (
     lrn,
     mean,
     normalise,
+    reduce_all,
+    reduce_any,
     reduce_l1,
     reduce_l2,
     reduce_log_sum,
@@ -94,17 +98,20 @@ __all__ = [
     "axes_of",
     "axis_of",
     "batch_norm",
+    "batch_to_space",
     "ceil_pads",
     "celu",
     "clip",
     "conv",
     "conv_transpose",
     "conv_transpose_pads",
+    "cumulative_sum",
     "depth_to_space",
     "elu",
     "flatten",
     "flip",
     "floor_div",
+    "gather",
     "gelu",
     "gemm",
     "global_average_pool",
@@ -128,8 +135,11 @@ __all__ = [
     "mish",
     "normalise",
     "not_equal",
+    "one_hot",
     "power",
     "prelu",
+    "reduce_all",
+    "reduce_any",
     "reduce_l1",
     "reduce_l2",
     "reduce_log_sum",
@@ -151,6 +161,7 @@ __all__ = [
     "softmax",
     "softplus",
     "softsign",
+    "space_to_batch",
     "space_to_depth",
     "split",
     "square",
@@ -160,6 +171,7 @@ __all__ = [
     "tan",
     "thresholded_relu",
     "tile",
+    "top_k",
     "transpose_last",
     "unsqueeze",
     "variance",
@@ -274,6 +286,48 @@ def space_to_depth(g: GraphBuilder, x: Value, block: int) -> Value:
     apart = g.op("reshape", x, shape=(n, c, h // block, block, w // block, block))
     moved = g.op("transpose", apart, perm=(0, 3, 5, 1, 2, 4))
     return g.op("reshape", moved, shape=(n, c * block * block, h // block, w // block))
+
+
+def space_to_batch(g: GraphBuilder, x: Value, block: Sequence[int], pads: Sequence[tuple[int, int]]) -> Value:
+    """x (N, spatial ..., rest), zero-padded, to (blocks' elements times N, spatial / block ..., rest).
+
+    Image (row, column, n) of the result holds x's n-th image from that row and column on, in steps of the block.
+    """
+    count, rank = len(block), x.type.rank
+    around = ((0, 0), *pads, *[(0, 0)] * (rank - 1 - count))
+    if len(pads) != count or len(around) != rank or any(side < 0 for pair in pads for side in pair):
+        raise GraphError(f"pads {tuple(pads)} and blocks {tuple(block)} do not fit shape {x.type.shape}", node=g.source)
+    low, high = zip(*around, strict=True)
+    padded = g.op("pad", x, low=low, high=high)
+    batch, *dims = padded.type.shape
+    for size, dim in zip(block, dims, strict=False):
+        if dim % size:
+            raise GraphError(f"{dim} elements do not divide into blocks of {size}", node=g.source)
+    split = [n for size, dim in zip(block, dims, strict=False) for n in (dim // size, size)]
+    apart = g.op("reshape", padded, shape=(batch, *split, *dims[count:]))
+    inner, outer = range(2, 2 * count + 1, 2), range(1, 2 * count + 1, 2)
+    moved = g.op("transpose", apart, perm=(*inner, 0, *outer, *range(2 * count + 1, apart.type.rank)))
+    return g.op("reshape", moved, shape=(prod(block) * batch, *split[::2], *dims[count:]))
+
+
+def batch_to_space(g: GraphBuilder, x: Value, block: Sequence[int], crops: Sequence[tuple[int, int]]) -> Value:
+    """What `space_to_batch` did, undone; `crops` elements go from the ends of the spatial axes."""
+    count = len(block)
+    batch, *dims = x.type.shape
+    if len(crops) != count or count > len(dims) or batch % prod(block):
+        raise GraphError(
+            f"crops {tuple(crops)} and blocks {tuple(block)} do not fit shape {x.type.shape}", node=g.source
+        )
+    apart = g.op("reshape", x, shape=(*block, batch // prod(block), *dims))
+    merged = [axis for each in range(count) for axis in (count + 1 + each, each)]
+    moved = g.op("transpose", apart, perm=(count, *merged, *range(2 * count + 1, apart.type.rank)))
+    spread = [dim * size for dim, size in zip(dims, block, strict=False)]
+    whole = g.op("reshape", moved, shape=(batch // prod(block), *spread, *dims[count:]))
+    for (low, high), dim in zip(crops, spread, strict=True):
+        if low < 0 or high < 0 or low + high > dim:
+            raise GraphError(f"crops {tuple(crops)} leave nothing of {spread} elements", node=g.source)
+    ends = [dim - high for (_, high), dim in zip(crops, spread, strict=True)]
+    return slice_axes(g, whole, [low for low, _ in crops], ends, range(1, count + 1))
 
 
 def transpose_last(g: GraphBuilder, x: Value) -> Value:

@@ -8,7 +8,7 @@ References return views where NumPy can: constants may be large.
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -153,7 +153,7 @@ primitive(
 
 # ---- pad
 
-PadMode = Literal["constant", "reflect", "edge", "wrap"]
+PadMode = Literal["constant", "reflect", "symmetric", "edge", "wrap"]
 
 
 @dataclass(frozen=True)
@@ -180,8 +180,8 @@ def _infer_pad(attrs: Pad, *types: TensorType) -> tuple[TensorType, ...]:
     (x,) = types
     for name in ("low", "high", "interior"):
         check_length(getattr(attrs, name), x.rank, name)
-    if attrs.mode not in ("constant", "reflect", "edge", "wrap"):
-        raise GraphError(f"mode '{attrs.mode}' is unknown; expected constant, reflect, edge or wrap")
+    if attrs.mode not in get_args(PadMode):
+        raise GraphError(f"mode '{attrs.mode}' is unknown; expected one of {', '.join(get_args(PadMode))}")
     if any(gap < 0 for gap in attrs.interior):
         raise GraphError(f"interior {attrs.interior} is negative")
     if attrs.mode != "constant" and any(attrs.interior):
@@ -207,6 +207,9 @@ def source_indices(mode: PadMode, size: int, low: int, high: int) -> npt.NDArray
         return wanted.clip(0, size - 1)
     if mode == "wrap":
         return wanted % size
+    if mode == "symmetric":
+        folded = wanted % (2 * size)
+        return np.minimum(folded, 2 * size - 1 - folded)
     period = max(2 * (size - 1), 1)
     folded = wanted % period
     return np.minimum(folded, period - folded) if size > 1 else np.zeros_like(wanted)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tilewright.compiler.ir import Value
+from tilewright.compiler.ir import I32, Value
 from tilewright.compiler.ops.activations import power, scaled, shifted, square
 from tilewright.compiler.ops.builder import GraphBuilder
 from tilewright.errors import GraphError
@@ -34,6 +34,46 @@ def reduce_sum(g: GraphBuilder, x: Value, axes: Sequence[int] | None = None, kee
 def reduce_max(g: GraphBuilder, x: Value, axes: Sequence[int] | None = None, keepdims: bool = False) -> Value:
     """Maximum over axes."""
     return _reduce(g, "reduce_max", x, axes, keepdims)
+
+
+def _reduce_bools(g: GraphBuilder, op: str, x: Value, axes: Sequence[int] | None, keepdims: bool) -> Value:
+    found = _reduce(g, op, g.op("cast", x, dtype=I32), axes, keepdims)
+    # Not a cast to bool: of no elements at all the extremum is the type's own limit.
+    return g.op("less", g.scalar(0, found), found)
+
+
+def reduce_any(g: GraphBuilder, x: Value, axes: Sequence[int] | None = None, keepdims: bool = False) -> Value:
+    """Whether some of the bools are true; of none at all false."""
+    return _reduce_bools(g, "reduce_max", x, axes, keepdims)
+
+
+def reduce_all(g: GraphBuilder, x: Value, axes: Sequence[int] | None = None, keepdims: bool = False) -> Value:
+    """Whether all of the bools are true; of none at all true."""
+    return _reduce_bools(g, "reduce_min", x, axes, keepdims)
+
+
+def cumulative_sum(
+    g: GraphBuilder, x: Value, axis: int, exclusive: bool = False, reverse: bool = False
+) -> Value:
+    """Sums of all elements up to each along an axis, without itself if `exclusive`, from the end if `reverse`.
+
+    Sums of 1, 2, 4 ... neighbours: as many additions of the whole tensor as the axis' size has bits.
+    """
+    axis = axis_of(axis, x.type.rank)
+    size = x.type.shape[axis]
+
+    def moved(value: Value, by: int) -> Value:
+        before = tuple(by if position == axis else 0 for position in range(x.type.rank))
+        after = tuple(-count for count in before)
+        low, high = (after, before) if reverse else (before, after)
+        return g.op("pad", value, low=low, high=high)
+
+    total = moved(x, 1) if exclusive and size else x
+    reach = 1
+    while reach < size:
+        total = g.op("add", total, moved(total, reach))
+        reach *= 2
+    return total
 
 
 def mean(g: GraphBuilder, x: Value, axes: Sequence[int] | None = None, keepdims: bool = False) -> Value:

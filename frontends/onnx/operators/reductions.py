@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from tilewright.compiler.ir import BOOL, F64, I32, Value
+from tilewright.compiler.ir import BOOL, F64, Value
 from tilewright.compiler.ops import GraphBuilder, composites
 from tilewright.errors import GraphError
 from tilewright.frontends.onnx.operators.table import Call, operator
@@ -16,13 +16,13 @@ def _primitive(name: str) -> Reduction:
 
 
 def _extremum(name: str) -> Reduction:
-    """Of bools: some (max) or all (min) are true; of no elements at all false and true."""
+    """Of bools: some (max) or all (min) are true."""
 
     def reduce(g: GraphBuilder, x: Value, axes: tuple[int, ...], keepdims: bool) -> Value:
         if x.type.dtype != BOOL:
             return g.op(name, x, axes=axes, keepdims=keepdims)
-        found = g.op(name, g.op("cast", x, dtype=I32), axes=axes, keepdims=keepdims)
-        return g.op("less", g.scalar(0, found), found)
+        found = composites.reduce_any if name == "reduce_max" else composites.reduce_all
+        return found(g, x, axes, keepdims)
 
     return reduce
 

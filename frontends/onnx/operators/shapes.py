@@ -361,13 +361,9 @@ def one_hot(call: Call) -> Value:
         raise GraphError(f"the values have shape {values.type.shape}; they take (off, on)")
     if depths[0] > FOLD_LIMIT:
         raise ResourceError(f"the depth is {depths[0]}, more than 2**28")
-    depth, rank = int(depths[0]), indices.type.rank + 1
-    axis = call.axis(call.integer("axis", -1), rank)
-    shape = (*indices.type.shape[:axis], 1, *indices.type.shape[axis:])
-    chosen = g.op("reshape", indices, shape=shape)
-    wrapped = g.op("add", chosen, g.scalar(depth, chosen))
-    chosen = g.op("where", g.op("less", chosen, g.scalar(0, chosen)), wrapped, chosen)
-    classes = np.arange(depth).reshape([-1 if position == axis else 1 for position in range(rank)])
-    hot = g.op("equal", chosen, g.constant(classes.astype(chosen.type.dtype.numpy)))
+    depth = int(depths[0])
+    axis = call.axis(call.integer("axis", -1), indices.type.rank + 1)
+    wrapped = g.op("add", indices, g.scalar(depth, indices))
+    chosen = g.op("where", g.op("less", indices, g.scalar(0, indices)), wrapped, indices)
     off, on = (g.op("reshape", part, shape=()) for part in composites.split(g, values, (1, 1)))
-    return g.op("where", hot, on, off)
+    return composites.one_hot(g, chosen, depth, on, off, axis)

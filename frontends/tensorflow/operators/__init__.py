@@ -9,3 +9,16 @@
     normalisation   FusedBatchNorm, LRN
     images          ResizeBilinear, DepthToSpace, SpaceToBatch ...
 """
+
+from tilewright.frontends.tensorflow.operators import (
+    activations,
+    arithmetic,
+    images,
+    indexing,
+    linear,
+    normalisation,
+    reductions,
+    shapes,
+)
+
+__all__ = ["activations", "arithmetic", "images", "indexing", "linear", "normalisation", "reductions", "shapes"]

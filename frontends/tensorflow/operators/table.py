@@ -10,6 +10,7 @@ them (`constant`) must be known while compiling; what is computed from shapes an
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,15 +24,16 @@ Results = Value | Sequence[Value | None]
 """One result, or a node's results in order; None for one that Tilewright does not compute."""
 
 Translator = Callable[["Call"], Results]
+Registered = TypeVar("Registered", bound=Translator)
 
 OPERATORS: dict[str, Translator] = {}
 """Operator -> translator."""
 
 
-def operator(*names: str) -> Callable[[Translator], Translator]:
+def operator(*names: str) -> Callable[[Registered], Registered]:
     """Register a translator for the named operators."""
 
-    def register(translator: Translator) -> Translator:
+    def register(translator: Registered) -> Registered:
         for name in names:
             if name in OPERATORS:
                 raise ValueError(f"operator {name} is registered twice")
