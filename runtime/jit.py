@@ -34,7 +34,9 @@ class Engine:
         machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
             reloc="pic", codemodel="small", jit=True
         )
-        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        # llvmlite's memory manager keeps code and constants in one block. LLVM's own takes a mapping for each, and
+        # aborts the process where a full address space sets them more than 2 GB apart.
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine, use_lmm=True)
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         self._engine.finalize_object()
 
