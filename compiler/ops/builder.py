@@ -23,6 +23,8 @@ from tilewright.compiler.ops.registry import PRIMITIVES, compute, infer
 
 FOLD_LIMIT = 1 << 28
 """Results of more elements are not computed while building."""
+FOLD_BUDGET = 1 << 31
+"""Bytes of results computed while building, all together: what a small file can make of itself has an end."""
 
 
 class GraphBuilder:
@@ -35,6 +37,7 @@ class GraphBuilder:
         self._nodes: list[Node] = []
         self._constants: dict[Value, Array] = {}
         self._names: dict[str, int] = {}
+        self._budget = FOLD_BUDGET
 
     def _unique(self, stem: str) -> str:
         name = stem = stem or "v"
@@ -94,10 +97,13 @@ class GraphBuilder:
         """The results of a primitive."""
         attributes = PRIMITIVES[name].attrs(**attrs)
         types = infer(name, attributes, [operand.type for operand in operands], self.source)
+        size = sum(type.bytes for type in types)
         if (
             all(operand in self._constants for operand in operands)
-            and sum(t.elements for t in types) < FOLD_LIMIT
+            and sum(type.elements for type in types) < FOLD_LIMIT
+            and size <= self._budget
         ):
+            self._budget -= size
             arrays = compute(name, attributes, [self._constants[operand] for operand in operands])
             return tuple(self._folded(array, type) for array, type in zip(arrays, types, strict=True))
         results = tuple(Value(self._unique(self.source or name), type) for type in types)

@@ -15,6 +15,7 @@ from tilewright.compiler.ir import Graph, Node, Value
 from tilewright.compiler.ir.graph import Array, rewrite
 from tilewright.compiler.ir.pages import release
 from tilewright.compiler.ops import compute
+from tilewright.compiler.ops.builder import FOLD_BUDGET
 
 
 def remove_dead(graph: Graph) -> Graph:
@@ -65,16 +66,20 @@ def fold_constants(graph: Graph) -> Graph:
     """Compute nodes whose operands are all constants.
 
     The arrays are physical: a folded `relayout` is the packing of a weight. Outputs are left: they are computed
-    into the caller's arrays.
+    into the caller's arrays. So is what goes beyond the budget, in which packing and Winograd's transform of all
+    constants have room.
     """
     constants: dict[Value, Array] = dict(graph.constants)
+    budget = FOLD_BUDGET + 8 * sum(array.nbytes for array in constants.values())
     outputs = set(graph.outputs)
     kept: list[Node] = []
     for node in graph.nodes:
         known = bool(node.operands) and all(operand in constants for operand in node.operands)
-        if node.op == "group" or not known or outputs.intersection(node.results):
+        size = sum(result.type.bytes for result in node.results)
+        if node.op == "group" or not known or outputs.intersection(node.results) or size > budget:
             kept.append(node)
             continue
+        budget -= size
         arrays = compute(node.op, node.attrs, [constants[operand] for operand in node.operands])
         for result, array in zip(node.results, arrays, strict=True):
             constants[result] = np.asarray(array, dtype=result.type.dtype.numpy)

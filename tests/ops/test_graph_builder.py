@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tilewright.compiler.ir import F32, I64, Graph, Layout, Node, TensorType, Value
-from tilewright.compiler.ops import GraphBuilder, evaluate, verify_types
+from tilewright.compiler.ops import GraphBuilder, builder, evaluate, verify_types
 from tilewright.errors import GraphError
 
 
@@ -59,3 +59,13 @@ def test_verify_types_finds_a_wrong_result() -> None:
     graph = Graph("net", (x,), (y,), ("y",), (Node("relu", (x,), (y,), source="r"),), {})
     with pytest.raises(GraphError, match=r"node 'r' \(relu\): %y is declared f32 3x2 but is f32 2x3"):
         verify_types(graph)
+
+
+def test_folding_has_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder, "FOLD_BUDGET", 100)
+    g = GraphBuilder("net")
+    value = g.constant(np.arange(10, dtype=np.float32))
+    chain = [value := g.op("add", value, value) for _ in range(4)]
+    assert [g.constant_of(value) is not None for value in chain] == [True, True, False, False]
+    (result,) = evaluate(g.finish({"y": value}), [])
+    np.testing.assert_array_equal(result, 16 * np.arange(10, dtype=np.float32))

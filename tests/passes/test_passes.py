@@ -12,7 +12,8 @@ import pytest
 
 from tilewright.compiler.ir import F32, I32, Graph, TensorType, Value
 from tilewright.compiler.ir.verifier import verify
-from tilewright.compiler.ops import GraphBuilder, evaluate, verify_types
+from tilewright.compiler.ops import GraphBuilder, builder, evaluate, verify_types
+from tilewright.compiler.passes import cleanup
 from tilewright.compiler.passes.canonicalise import canonicalise
 from tilewright.compiler.passes.cleanup import fold_constants, merge_equal, remove_dead
 from tilewright.compiler.passes.fold_scales import fold_scales
@@ -209,3 +210,15 @@ def test_verifier_names_what_is_wrong() -> None:
     wrong = replace(graph.nodes[0], results=(Value("conv", TensorType(F32, (1, 1, 1, 1))),))
     with pytest.raises(GraphError, match=r"declared f32 1x1x1x1 but is f32 1x16x8x8"):
         verify_types(replace(graph, nodes=(wrong,)))
+
+
+def test_folding_has_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder, "FOLD_LIMIT", 0)  # leave the nodes to the pass
+    monkeypatch.setattr(cleanup, "FOLD_BUDGET", 100)
+    g = GraphBuilder("net")
+    short = g.op("neg", g.input("x", TensorType(F32, (4,))))
+    known = g.op("neg", weight(g, 4))
+    grown = g.op("broadcast", known, shape=(1024, 4))
+    graph = checked(g.finish({"y": g.op("add", g.op("neg", grown), short)}), fold_constants)
+    assert [node.op for node in graph.nodes] == ["neg", "broadcast", "neg", "add"]
+    assert graph.nodes[1].operands[0] in graph.constants
