@@ -67,8 +67,11 @@ def follow(two: Graph, three: Graph) -> dict[Value, Along]:
     return _Walk(two, three).run()
 
 
-def resized(graph: Graph, places: Places, samples: int) -> Graph:
-    """A graph for another number of samples; `places` says where they lie in it. Shared constants stay the same."""
+def resized(graph: Graph, places: Places, samples: int, times: int = 1) -> Graph:
+    """A graph for another number of samples; `places` says where they lie in it. Shared constants stay the same.
+
+    It is to compute as one for `times` as many samples does, to the last bit.
+    """
     renamed: dict[Value, Value] = {}
 
     def changed(value: Value) -> Value:
@@ -95,7 +98,8 @@ def resized(graph: Graph, places: Places, samples: int) -> Graph:
             )  # fmt: skip
         nodes.append(replace(node, operands=operands, results=results, attrs=attrs))
     inputs, outputs = tuple(map(changed, graph.inputs)), tuple(map(changed, graph.outputs))
-    return replace(graph, inputs=inputs, outputs=outputs, constants=constants).with_nodes(nodes)
+    changed_graph = replace(graph, inputs=inputs, outputs=outputs, constants=constants, times=times)
+    return changed_graph.with_nodes(nodes)
 
 
 def _resized_attrs(attrs: Attrs, shape: Shape) -> Attrs:

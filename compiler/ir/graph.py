@@ -78,7 +78,11 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A network, or a part of one. `output_names[i]` is what users call `outputs[i]`."""
+    """A network, or a part of one. `output_names[i]` is what users call `outputs[i]`.
+
+    What affects rounding is chosen as for `times` as many samples: a batch may be computed in pieces of several sizes,
+    whose results must not differ.
+    """
 
     name: str
     inputs: tuple[Value, ...]
@@ -86,6 +90,7 @@ class Graph:
     output_names: tuple[str, ...]
     nodes: tuple[Node, ...]
     constants: Mapping[Value, Array]
+    times: int = 1
 
     def users(self) -> dict[Value, list[Node]]:
         """For each value, the nodes that use it, in order; a node that uses it twice stands there once."""

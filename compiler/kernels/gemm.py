@@ -82,17 +82,18 @@ def panels_layout(rank: int, width: int) -> Layout:
     return Layout((*range(rank - 2), rank - 1, rank - 2), ((rank - 1, width),))
 
 
-def plan(a: TensorType, w: TensorType, *, target: Target, constant: bool = True) -> GemmPlan | None:
+def plan(a: TensorType, w: TensorType, *, target: Target, constant: bool = True, times: int = 1) -> GemmPlan | None:
     """How to multiply a (..., M, K) by w (..., K, N); None for other element types or empty operands.
 
     `constant` says that packing w costs nothing at run time; where it does, w is packed only if it exceeds L2
     and enough rows share the cost. Rows of a are asked for with physical padding where they would all fall
-    into the same sets of a cache; the kernel takes them without it too.
+    into the same sets of a cache; the kernel takes them without it too. Sums are added up, and w is packed, as for
+    `times` as many rows.
     """
     if not supported(a, w):
         return None
     lanes, rows = target.lanes(a.dtype.bits), flat_rows(a, w)
-    vectors = panel_vectors(target, rows, -(-w.shape[-1] // lanes))
+    vectors = panel_vectors(target, rows * times, -(-w.shape[-1] // lanes))
     tile, whole, _ = split(rows, tile_rows(target, vectors))
     width = vectors * lanes
     large = w.shape[-1] * w.shape[-2] * w.dtype.bytes > target.l2
@@ -107,7 +108,7 @@ def plan(a: TensorType, w: TensorType, *, target: Target, constant: bool = True)
         vectors=vectors,
         rows=tile,
         chunk=_chunk(w, tile, width, whole),
-        block=BLOCK if rows > tile_rows(target, 2) else _SMALL_BLOCK,
+        block=BLOCK if rows * times > tile_rows(target, 2) else _SMALL_BLOCK,
     )
 
 

@@ -43,10 +43,11 @@ class GemvPlan(KernelPlan):
     product: GemmPlan | None = None
 
 
-def plan(a: TensorType, w: TensorType, *, target: Target, constant: bool = True) -> GemvPlan | None:
+def plan(a: TensorType, w: TensorType, *, target: Target, constant: bool = True, times: int = 1) -> GemvPlan | None:
     """How to multiply a (..., M, K) by w (..., K, N): None unless N is 1 or there are at most 3 rows.
 
-    `constant` says that packing w costs nothing at run time; otherwise few rows read it row-major.
+    `constant` says that packing w costs nothing at run time; otherwise few rows read it row-major. Rows count `times`
+    as many.
     """
     if not gemm.supported(a, w):
         return None
@@ -55,7 +56,7 @@ def plan(a: TensorType, w: TensorType, *, target: Target, constant: bool = True)
         tile = dot_tile(target)
         layouts = (ROW_MAJOR, ROW_MAJOR)
         return GemvPlan(layouts, ROW_MAJOR, lanes, *tile, dot_chunk(a.shape[-1], tile[0]))
-    if rows > _FEW_ROWS:
+    if rows * times > _FEW_ROWS:
         return None
     vectors = 4 if target.registers >= 32 or rows < _FEW_ROWS else 2
     vectors = min(vectors, -(-w.shape[-1] // lanes))

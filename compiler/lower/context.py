@@ -31,12 +31,14 @@ class Step:
 class Lowering:
     """The state of lowering one graph.
 
-    `placed` says which operands of a node that only joins them already lie in its result.
+    `placed` says which operands of a node that only joins them already lie in its result. The names of kernels begin
+    with `prefix`.
     """
 
     graph: Graph
     target: Target
     placed: Callable[[Node], frozenset[int]]
+    prefix: str = ""
     steps: list[Step] = field(default_factory=list)
     _kernels: dict[Hashable, Kernel] = field(default_factory=dict)
     _templates: dict[str, int] = field(default_factory=dict)
@@ -48,7 +50,7 @@ class Lowering:
         if whole not in self._kernels:
             number = self._templates.get(template, 0)
             self._templates[template] = number + 1
-            self._kernels[whole] = build(f"{template}_{number}")
+            self._kernels[whole] = build(f"{self.prefix}{template}_{number}")
         return self._kernels[whole]
 
     def call(self, kernel: Kernel, arguments: tuple[Value, ...], node: Node, template: str) -> None:

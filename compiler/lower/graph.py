@@ -13,9 +13,14 @@ from tilewright.errors import CompileError
 __all__ = ["lower", "nestable"]
 
 
-def lower(graph: Graph, target: Target, placed: Callable[[Node], frozenset[int]]) -> list[Step]:
-    """The kernel calls of a graph, in order; nodes whose operands all lie in the result already need none."""
-    state = Lowering(graph, target, placed)
+def lower(
+    graph: Graph, target: Target, placed: Callable[[Node], frozenset[int]], prefix: str = ""
+) -> list[Step]:
+    """The kernel calls of a graph, in order; nodes whose operands all lie in the result already need none.
+
+    The names of the kernels begin with `prefix`.
+    """
+    state = Lowering(graph, target, placed, prefix)
     for node in graph.nodes:
         if len(placed(node)) == len(node.operands) > 0 or all(result.type.elements == 0 for result in node.results):
             continue

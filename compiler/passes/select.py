@@ -54,7 +54,8 @@ def channel_blocks(node: Node, target: Target) -> Layout:
 
 def _choose(node: Node, blocked: set[Value], graph: Graph, target: Target) -> Plan:
     if node.op == "matmul":
-        return _matmul(node, node.operands[1] in graph.constants, target)
+        constant = node.operands[1] in graph.constants
+        return _matmul(node, constant, target, graph.times if constant else 1)
     if node.op in _CHOICES:
         return _CHOICES[node.op](node, blocked, target)
     if node.op in PRIMITIVES and PRIMITIVES[node.op].family == "elementwise":
@@ -87,10 +88,10 @@ def _winograd_conv(node: Node, blocked: set[Value], target: Target) -> Plan:
     )
 
 
-def _matmul(node: Node, constant: bool, target: Target) -> Plan:
+def _matmul(node: Node, constant: bool, target: Target, times: int) -> Plan:
     a, w = (operand.type for operand in node.operands)
-    plan: Plan = gemv.plan(a, w, target=target, constant=constant)
-    return plan or gemm.plan(a, w, target=target, constant=constant)
+    plan: Plan = gemv.plan(a, w, target=target, constant=constant, times=times)
+    return plan or gemm.plan(a, w, target=target, constant=constant, times=times)
 
 
 def _pool(node: Node, blocked: set[Value], target: Target) -> Plan:

@@ -47,12 +47,13 @@ def choose_winograd(graph: Graph, target: Target) -> Graph:
             return None
         assert isinstance(node.attrs, Conv)
         x, w = node.operands
-        tile = best_tile(x.type, w.type, node.attrs, target)
+        images = TensorType(x.type.dtype, (x.type.shape[0] * graph.times, *x.type.shape[1:]))
+        tile = best_tile(images, w.type, node.attrs, target)
         if tile is None:
             return None
         kernel, (top, left) = w.type.shape[2], node.attrs.pads
         attrs = WinogradConv(tile=tile, kernel=kernel, pads=(top, left))
-        if transforms_in_passing(x.type, w.type, tile, node.attrs.pads, target):
+        if transforms_in_passing(images, w.type, tile, node.attrs.pads, target):
             return [replace(node, op="winograd_conv", attrs=attrs)], {}
         filters = new_node("winograd_filter", [w], WinogradFilter(tile), source=node.source, name=f"{w.name}.winograd")
         conv = replace(node, op="winograd_conv", operands=(x, filters.result), attrs=attrs)
