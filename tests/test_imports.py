@@ -27,6 +27,7 @@ STAGES = (
     "compiler.codegen",
     "compiler.lower",
     "compiler.targets",
+    "compiler.probe",
     "compiler.winograd",
 )
 PUBLIC = (*STAGES, "compiler", "frontends", "runtime", "runtime.artifact")
@@ -40,7 +41,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "compiler.loops": (),
     "compiler.ops": ("compiler.ir", "compiler.ir.types", "compiler.loops", "compiler.winograd"),
     "compiler.passes": ("compiler.ir", "compiler.ir.types", "compiler.ops", "compiler.kernels", "compiler.targets"),
-    "compiler.targets": (),
+    "compiler.targets": ("compiler.probe",),
+    "compiler.probe": (),
     "compiler.winograd": (),
     "compiler.kernels": ("compiler.ir.types", "compiler.loops", "compiler.targets", "compiler.winograd"),
     "compiler.codegen": ("compiler.loops", "compiler.targets"),

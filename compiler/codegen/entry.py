@@ -47,8 +47,8 @@ class EntryCall:
 class _Body:
     """The lines of one body; every pointer is made once."""
 
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
+    def __init__(self, prefix: str, index: str) -> None:
+        self.prefix, self.index = prefix, index
         self.lines: list[str] = []
         self.names: dict[Location, str] = {}
 
@@ -75,7 +75,7 @@ class _Body:
     def straight(self, call: EntryCall) -> None:
         """All items of a call, here."""
         arguments = [f"ptr {self.pointer(location)}" for location in call.buffers]
-        arguments += ["i64 0", f"i64 {call.items}"]
+        arguments += [f"{self.index} 0", f"{self.index} {call.items}"]
         self.lines.append(f"  call void @{call.symbol}({', '.join(arguments)})")
 
     def shared(self, call: EntryCall) -> None:
@@ -91,17 +91,17 @@ class _Body:
         )
 
 
-def emit_entry(name: str, calls: Sequence[EntryCall]) -> str:
-    """LLVM IR text of the entry point `name` and of the thunks it hands to the pool."""
+def emit_entry(name: str, calls: Sequence[EntryCall], index: str = "i64", linkage: str = "") -> str:
+    """LLVM IR text of the entry point `name` and of the thunks it hands to the pool; `index` is the type of items."""
     params = ", ".join([*(f"ptr %{space}" for space in SPACES), "ptr %pool", "i32 %threads"])
-    straight = _Body("")
+    straight = _Body("", index)
     for call in calls:
         straight.straight(call)
     parallel = [call for call in calls if call.chunks > 1]
-    head = f"define i32 @{name}({params}) #0 {{"
+    head = f"define {linkage}i32 @{name}({params}) #0 {{"
     if not parallel:
         return "\n".join([head, *straight.lines, "  ret i32 0", "}", ""])
-    shared = _Body("p")
+    shared = _Body("p", index)
     for call in calls:
         shared.straight(call) if call.chunks == 1 else shared.shared(call)
     lines = [
@@ -124,11 +124,11 @@ def emit_entry(name: str, calls: Sequence[EntryCall]) -> str:
         "}",
         "",
     ]
-    thunks = {call.symbol: _thunk(call) for call in parallel}
+    thunks = {call.symbol: _thunk(call, index) for call in parallel}
     return "\n".join([*thunks.values(), *lines])
 
 
-def _thunk(call: EntryCall) -> str:
+def _thunk(call: EntryCall, index: str) -> str:
     """The function that computes one chunk: items chunk * items / chunks up to where the next chunk begins."""
     lines = [f"define internal void @{call.symbol}.chunk(ptr %frame, i32 %chunk, i32 %slot) #0 {{"]
     names = []
@@ -151,5 +151,7 @@ def _thunk(call: EntryCall) -> str:
             f"  %{bound}.product = mul i64 {number}, {call.items}",
             f"  %{bound} = udiv i64 %{bound}.product, {call.chunks}",
         ]
-        names.append(f"i64 %{bound}")
+        if index != "i64":
+            lines.append(f"  %{bound}.index = trunc i64 %{bound} to {index}")
+        names.append(f"i64 %{bound}" if index == "i64" else f"{index} %{bound}.index")
     return "\n".join([*lines, f"  call void @{call.symbol}({', '.join(names)})", "  ret void", "}", ""])

@@ -11,29 +11,25 @@ are "nusw", not "inbounds": an index may lie outside the buffer where an offset 
 
 from collections.abc import Callable, Iterable, Sequence
 
-from tilewright.compiler.codegen.spelling import (
-    literal,
-    mangled,
-    memory_name,
-    parameter,
-    scalar_name,
-    type_name,
-)
+from tilewright.compiler.codegen import missing
+from tilewright.compiler.codegen.spelling import Spelling
 from tilewright.compiler.loops import nodes
 from tilewright.compiler.loops.nodes import Buffer, Const, Function, Instr, Operand, Ref, Type, Var
+from tilewright.compiler.targets import Target
 
-ATTRIBUTES = 'nounwind "prefer-vector-width"="512"'
 NO_UNROLL = "!0"
 _METADATA = '!0 = distinct !{!0, !1}\n!1 = !{!"llvm.loop.unroll.disable"}\n!2 = !{i32 1}\n'
 _FLOAT_ARITH = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _FLOAT_COMPARE = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge"}
 
 
-class _Emitter:
+class Emitter(Spelling):
     """Emits one function; `declarations` collects the intrinsics it needs."""
 
-    def __init__(self, function: Function, declarations: set[str]) -> None:
+    def __init__(self, function: Function, target: Target, declarations: set[str]) -> None:
+        super().__init__(target.pointer_bits)
         self.function = function
+        self.target = target
         self.declarations = declarations
         self.lines: list[str] = []
         self.allocas: list[str] = []
@@ -56,7 +52,7 @@ class _Emitter:
         for param in self.function.params:
             self.names[param] = f"%{param.name}.p"
         self.block(self.function.body)
-        params = ", ".join(map(parameter, self.function.params))
+        params = ", ".join(map(self.parameter, self.function.params))
         head = f"define {linkage}void @{self.function.name}({params}) #0 {{\nentry:"
         return "\n".join([head, *self.allocas, *self.lines, "  ret void\n}\n"])
 
@@ -69,10 +65,10 @@ class _Emitter:
         return name
 
     def name(self, operand: Operand) -> str:
-        return literal(operand) if isinstance(operand, Const) else self.names[operand]
+        return self.literal(operand) if isinstance(operand, Const) else self.names[operand]
 
     def typed(self, operand: Operand) -> str:
-        return f"{type_name(operand.type)} {self.name(operand)}"
+        return f"{self.type_name(operand.type)} {self.name(operand)}"
 
     def define(self, result: Var, text: str) -> None:
         self.names[result] = self.emit(text)
@@ -103,10 +99,10 @@ class _Emitter:
         self.names[instr.result] = self.combine(instr.op, instr.result.type, a, b)
 
     def combine(self, op: str, type: Type, a: str, b: str) -> str:
-        kind, signed = type_name(type), type.kind == "i"
+        kind, signed = self.type_name(type), type.kind == "i"
         if op in ("min", "max"):
             return self.extremum(op, type, a, b)
-        if type.kind == "bf":
+        if self.by_float(type):
             return self.by_way_of_float(type, lambda wide, *x: self.combine(op, wide, *x), a, b)
         if type.is_float:
             return self.emit(f"{_FLOAT_ARITH[op]} {kind} {a}, {b}")
@@ -117,14 +113,18 @@ class _Emitter:
         wrap = " nsw" if type.kind == "n" and op in ("add", "sub", "mul") else ""
         return self.emit(f"{op}{wrap} {kind} {a}, {b}")
 
+    def by_float(self, type: Type) -> bool:
+        """Whether arithmetic is done in float: where LLVM would call functions."""
+        return type.kind == "bf" or (type.kind == "f" and type.bits == 16 and not self.target.halves)
+
     def by_way_of_float(self, type: Type, build: Callable[..., str], *operands: str) -> str:
-        """Bfloat arithmetic, for which LLVM would call functions: in float, then rounded."""
+        """Arithmetic in float, then rounded."""
         wide = Type("f", 32, type.lanes)
         return self.convert(wide, type, build(wide, *(self.convert(type, wide, a) for a in operands)))
 
     def extremum(self, op: str, type: Type, a: str, b: str) -> str:
-        kind = type_name(type)
-        bools = type_name(Type("b", 1, type.lanes))
+        kind = self.type_name(type)
+        bools = self.type_name(Type("b", 1, type.lanes))
         if type.is_float:
             better = self.emit(f"fcmp {'ogt' if op == 'max' else 'olt'} {kind} {a}, {b}")
             chosen = self.emit(f"select {bools} {better}, {kind} {a}, {kind} {b}")
@@ -138,32 +138,41 @@ class _Emitter:
         self.names[instr.result] = self.single(instr.op, instr.result.type, self.name(instr.a))
 
     def single(self, op: str, type: Type, a: str) -> str:
-        kind = type_name(type)
+        kind = self.type_name(type)
         if op == "not":
-            return self.emit(f"xor {kind} {a}, {literal(Const(type, True if type.kind == 'b' else -1))}")
+            return self.emit(f"xor {kind} {a}, {self.literal(Const(type, True if type.kind == 'b' else -1))}")
         if op == "neg" and not type.is_float:
-            return self.emit(f"sub {kind} {literal(Const(type, 0))}, {a}")
+            return self.emit(f"sub {kind} {self.literal(Const(type, 0))}, {a}")
         if op == "neg":
             return self.emit(f"fneg {kind} {a}")
         if op == "abs" and not type.is_float:
             if type.kind == "u":
                 return a
-            return self.emit(self.intrinsic(f"llvm.abs.{mangled(type)}", kind, [(kind, a), ("i1", "false")]))
-        if type.kind == "bf" and op != "abs":
+            return self.emit(self.intrinsic(f"llvm.abs.{self.mangled(type)}", kind, [(kind, a), ("i1", "false")]))
+        if self.by_float(type) and op != "abs":
             return self.by_way_of_float(type, lambda wide, x: self.single(op, wide, x), a)
+        if op in missing.ROUNDING and not self.target.rounding:
+            return missing.rounded(self, op, type, a)
         name = "fabs" if op == "abs" else op
-        return self.emit(self.intrinsic(f"llvm.{name}.{mangled(type)}", kind, [(kind, a)]))
+        return self.emit(self.intrinsic(f"llvm.{name}.{self.mangled(type)}", kind, [(kind, a)]))
 
     def fma(self, instr: nodes.Fma) -> None:
         operands = [self.name(operand) for operand in (instr.a, instr.b, instr.c)]
         type = instr.result.type
-        bfloat = type.kind == "bf"
-        self.names[instr.result] = (self.by_way_of_float(type, self.fused, *operands) if bfloat else
-                                    self.fused(type, *operands))  # fmt: skip
 
-    def fused(self, type: Type, *operands: str) -> str:
-        kind = type_name(type)
-        return self.emit(self.intrinsic(f"llvm.fma.{mangled(type)}", kind, [(kind, a) for a in operands]))
+        def build(type: Type, *operands: str) -> str:
+            a, b, c = operands
+            return self.fused(type, a, b, c, instr.exact)
+
+        self.names[instr.result] = (
+            self.by_way_of_float(type, build, *operands) if self.by_float(type) else build(type, *operands)
+        )
+
+    def fused(self, type: Type, a: str, b: str, c: str, exact: bool) -> str:
+        if not self.target.fma:
+            return missing.fused(self, type, a, b, c) if exact else missing.product_and_sum(self, type, a, b, c)
+        kind = self.type_name(type)
+        return self.emit(self.intrinsic(f"llvm.fma.{self.mangled(type)}", kind, [(kind, x) for x in (a, b, c)]))
 
     def compare(self, instr: nodes.Compare) -> None:
         type = instr.a.type
@@ -172,7 +181,7 @@ class _Emitter:
         else:
             sign = "" if instr.op in ("eq", "ne") else "u" if type.kind in ("u", "b") else "s"
             predicate = f"icmp {sign}{instr.op}"
-        self.define(instr.result, f"{predicate} {type_name(type)} {self.name(instr.a)}, {self.name(instr.b)}")
+        self.define(instr.result, f"{predicate} {self.type_name(type)} {self.name(instr.a)}, {self.name(instr.b)}")
 
     def select(self, instr: nodes.Select) -> None:
         operands = ", ".join(map(self.typed, (instr.condition, instr.a, instr.b)))
@@ -182,7 +191,7 @@ class _Emitter:
         source, target = instr.a.type, instr.result.type
         a = self.name(instr.a)
         if instr.op == "bitcast":
-            same = scalar_name(source) == scalar_name(target)
+            same = self.scalar_name(source) == self.scalar_name(target)
             self.names[instr.result] = a if same else self.conversion("bitcast", source, target, a)
             return
         # 16-bit floats meet other formats by way of float: LLVM would call functions for some.
@@ -194,46 +203,33 @@ class _Emitter:
         self.names[instr.result] = self.convert(source, target, a)
 
     def conversion(self, name: str, source: Type, target: Type, a: str) -> str:
-        return self.emit(f"{name} {type_name(source)} {a} to {type_name(target)}")
+        return self.emit(f"{name} {self.type_name(source)} {a} to {self.type_name(target)}")
 
     def convert(self, source: Type, target: Type, a: str) -> str:
         if target.kind == "b":
             test = "fcmp une" if source.is_float else "icmp ne"
-            return self.emit(f"{test} {type_name(source)} {a}, {literal(Const(source, 0))}")
+            return self.emit(f"{test} {self.type_name(source)} {a}, {self.literal(Const(source, 0))}")
         if source.is_float and not target.is_float:
             sign = "u" if target.kind == "u" else "s"
-            name = f"llvm.fpto{sign}i.sat.{mangled(target)}.{mangled(source)}"
-            return self.emit(self.intrinsic(name, type_name(target), [(type_name(source), a)]))
+            name = f"llvm.fpto{sign}i.sat.{self.mangled(target)}.{self.mangled(source)}"
+            return self.emit(self.intrinsic(name, self.type_name(target), [(self.type_name(source), a)]))
         if target.kind == "bf" and source.bits == 32:
-            return self.round_to_bfloat(target, a)
+            return missing.float_to_bfloat(self, target, a)
+        if not self.target.halves and (source.kind, target.kind) == ("f", "f"):
+            if source.bits == 16 and target.bits == 32:
+                return missing.half_to_float(self, source, a)
+            if source.bits == 32 and target.bits == 16:
+                return missing.float_to_half(self, target, a)
+        width, wanted = self.bits(source), self.bits(target)
         if source.is_float:
-            name = "fpext" if target.bits > source.bits else "fptrunc" if target.bits < source.bits else ""
+            name = "fpext" if wanted > width else "fptrunc" if wanted < width else ""
         elif target.is_float:
             name = "sitofp" if source.kind in ("i", "n") else "uitofp"
-        elif target.bits == source.bits:
+        elif wanted == width:
             name = ""
         else:
-            name = "trunc" if target.bits < source.bits else "sext" if source.kind == "i" else "zext"
+            name = "trunc" if wanted < width else "sext" if source.kind in ("i", "n") else "zext"
         return self.conversion(name, source, target, a) if name else a
-
-    def round_to_bfloat(self, target: Type, a: str) -> str:
-        """The upper half of a float's bits, rounded to nearest even; a NaN stays one."""
-        words, halves = Type("u", 32, target.lanes), Type("u", 16, target.lanes)
-        kind, floats = type_name(words), type_name(Type("f", 32, target.lanes))
-
-        def const(value: int) -> str:
-            return literal(Const(words, value))
-
-        bits = self.emit(f"bitcast {floats} {a} to {kind}")
-        upper = self.emit(f"lshr {kind} {bits}, {const(16)}")
-        odd = self.emit(f"and {kind} {upper}, {const(1)}")
-        more = self.emit(f"add {kind} {bits}, {self.emit(f'add {kind} {odd}, {const(0x7FFF)}')}")
-        rounded = self.emit(f"lshr {kind} {more}, {const(16)}")
-        quiet = self.emit(f"or {kind} {upper}, {const(0x40)}")
-        nan = self.emit(f"fcmp uno {floats} {a}, {a}")
-        bools = type_name(Type("b", 1, target.lanes))
-        chosen = self.emit(f"select {bools} {nan}, {kind} {quiet}, {kind} {rounded}")
-        return self.conversion("bitcast", halves, target, self.conversion("trunc", words, halves, chosen))
 
     # ---- vectors
 
@@ -241,7 +237,7 @@ class _Emitter:
         self.names[instr.result] = self.splat(instr.result.type, self.name(instr.a))
 
     def splat(self, type: Type, a: str) -> str:
-        kind, scalar = type_name(type), scalar_name(type)
+        kind, scalar = self.type_name(type), self.scalar_name(type)
         first = self.emit(f"insertelement {kind} poison, {scalar} {a}, i32 0")
         return self.emit(f"shufflevector {kind} {first}, {kind} poison, <{type.lanes} x i32> zeroinitializer")
 
@@ -251,7 +247,7 @@ class _Emitter:
             signed = "u" if type.kind in ("u", "b") else "s"
             name = f"{signed}{instr.op}" if instr.op in ("min", "max") else instr.op
             call = self.intrinsic(
-                f"llvm.vector.reduce.{name}.{mangled(type)}", scalar_name(type), [(type_name(type), a)]
+                f"llvm.vector.reduce.{name}.{self.mangled(type)}", self.scalar_name(type), [(self.type_name(type), a)]
             )
             self.define(instr.result, call)
             return
@@ -265,8 +261,8 @@ class _Emitter:
     def lanes(self, a: str, type: Type, lanes: Sequence[int], b: str = "poison") -> str:
         """Lanes of the vectors a and b, both of `type`; a scalar if it is one lane."""
         if len(lanes) == 1 and lanes[0] < type.lanes:
-            return self.emit(f"extractelement {type_name(type)} {a}, i32 {lanes[0]}")
-        kind, chosen = type_name(type), ", ".join(f"i32 {lane}" for lane in lanes)
+            return self.emit(f"extractelement {self.type_name(type)} {a}, i32 {lanes[0]}")
+        kind, chosen = self.type_name(type), ", ".join(f"i32 {lane}" for lane in lanes)
         return self.emit(f"shufflevector {kind} {a}, {kind} {b}, <{len(lanes)} x i32> <{chosen}>")
 
     def shuffle(self, instr: nodes.Shuffle) -> None:
@@ -274,8 +270,8 @@ class _Emitter:
         a, b = self.name(instr.a), self.name(instr.b)
         if type.lanes == 1:  # two scalars
             pair = type.vector(2)
-            a = self.emit(f"insertelement {type_name(pair)} poison, {scalar_name(type)} {a}, i32 0")
-            a = self.emit(f"insertelement {type_name(pair)} {a}, {scalar_name(type)} {b}, i32 1")
+            a = self.emit(f"insertelement {self.type_name(pair)} poison, {self.scalar_name(type)} {a}, i32 0")
+            a = self.emit(f"insertelement {self.type_name(pair)} {a}, {self.scalar_name(type)} {b}, i32 1")
             self.names[instr.result] = self.lanes(a, pair, lanes)
         elif len(lanes) == 1 and lanes[0] >= type.lanes:
             self.names[instr.result] = self.lanes(b, type, [lanes[0] - type.lanes])
@@ -288,7 +284,7 @@ class _Emitter:
     # ---- memory
 
     def address(self, buffer: Buffer, index: Operand, offset: int) -> str:
-        element = memory_name(buffer.type)
+        element = self.memory_name(buffer.type)
         base = self.names[buffer]
         if not (isinstance(index, Const) and index.value == 0):
             shown = self.name(index)
@@ -297,18 +293,18 @@ class _Emitter:
             if known is None:
                 # Frozen, the index is opaque to loop strength reduction, which would keep dozens of pointers
                 # of a register tile on the stack (convolutions at half speed) and take as long as the rest.
-                shown = self.emit(f"freeze i64 {shown}")
-                known = self.emit(f"getelementptr nusw {element}, ptr {base}, i64 {shown}")
+                shown = self.emit(f"freeze {self.index} {shown}")
+                known = self.emit(f"getelementptr nusw {element}, ptr {base}, {self.index} {shown}")
                 self.addresses[-1][key] = known
             base = known
-        return self.emit(f"getelementptr nusw {element}, ptr {base}, i64 {offset}") if offset else base
+        return self.emit(f"getelementptr nusw {element}, ptr {base}, {self.index} {offset}") if offset else base
 
     def mask(self, lanes: int, active: int) -> str:
         return "<" + ", ".join(f"i1 {'true' if lane < active else 'false'}" for lane in range(lanes)) + ">"
 
     def from_memory(self, result: Var, loaded: str) -> None:
         if result.type.kind == "b":
-            memory = memory_name(result.type)
+            memory = self.memory_name(result.type)
             zero = "zeroinitializer" if result.type.lanes > 1 else "0"
             loaded = self.emit(f"icmp ne {memory} {loaded}, {zero}")
         self.names[result] = loaded
@@ -316,13 +312,13 @@ class _Emitter:
     def to_memory(self, operand: Operand) -> str:
         if operand.type.kind != "b":
             return self.name(operand)
-        return self.emit(f"zext {self.typed(operand)} to {memory_name(operand.type)}")
+        return self.emit(f"zext {self.typed(operand)} to {self.memory_name(operand.type)}")
 
     def load(self, instr: nodes.Load) -> None:
         type = instr.result.type
-        kind, align = memory_name(type), type.bytes
+        kind, align = self.memory_name(type), type.bytes
         if instr.active <= 0:
-            self.names[instr.result] = literal(Const(type, 0))
+            self.names[instr.result] = self.literal(Const(type, 0))
             return
         address = self.address(instr.buffer, instr.index, instr.offset)
         if instr.active >= type.lanes:
@@ -332,7 +328,7 @@ class _Emitter:
             mask_type = f"<{type.lanes} x i1>"
             loaded = self.emit(
                 self.intrinsic(
-                    f"llvm.masked.load.{mangled(memory)}.p0", kind,
+                    f"llvm.masked.load.{self.mangled(memory)}.p0", kind,
                     [("ptr", address), ("i32", str(align)), (mask_type, self.mask(type.lanes, instr.active)),
                      (kind, "zeroinitializer")],
                 )
@@ -343,10 +339,10 @@ class _Emitter:
         type = instr.result.type
         lanes = type.lanes
         if instr.active <= 0:
-            self.names[instr.result] = literal(Const(type, 0))
+            self.names[instr.result] = self.literal(Const(type, 0))
             return
         base = self.address(instr.buffer, instr.index, instr.offset)
-        element, kind = memory_name(type.scalar), memory_name(type)
+        element, kind = self.memory_name(type.scalar), self.memory_name(type)
         pointers = self.emit(f"getelementptr nusw {element}, ptr {base}, {self.typed(instr.steps)}")
         if lanes == 1:
             self.from_memory(instr.result, self.emit(f"load {kind}, ptr {pointers}, align {type.bytes}"))
@@ -354,7 +350,7 @@ class _Emitter:
         memory = Type("u", 8, lanes) if type.kind == "b" else type
         loaded = self.emit(
             self.intrinsic(
-                f"llvm.masked.gather.{mangled(memory)}.v{lanes}p0", kind,
+                f"llvm.masked.gather.{self.mangled(memory)}.v{lanes}p0", kind,
                 [(f"<{lanes} x ptr>", pointers), ("i32", str(type.bytes)),
                  (f"<{lanes} x i1>", self.mask(lanes, instr.active)), (kind, "zeroinitializer")],
             )
@@ -365,7 +361,7 @@ class _Emitter:
         type = instr.value.type
         if instr.active <= 0:
             return
-        kind, value = memory_name(type), self.to_memory(instr.value)
+        kind, value = self.memory_name(type), self.to_memory(instr.value)
         address = self.address(instr.buffer, instr.index, instr.offset)
         if instr.active >= type.lanes:
             align = type.bytes * type.lanes if instr.streaming else type.bytes
@@ -376,7 +372,7 @@ class _Emitter:
         self.lines.append(
             "  "
             + self.intrinsic(
-                f"llvm.masked.store.{mangled(memory)}.p0", "void",
+                f"llvm.masked.store.{self.mangled(memory)}.p0", "void",
                 [(kind, value), ("ptr", address), ("i32", str(type.bytes)),
                  (f"<{type.lanes} x i1>", self.mask(type.lanes, instr.active))],
             )
@@ -390,7 +386,7 @@ class _Emitter:
     def alloc(self, instr: nodes.Alloc) -> None:
         buffer = instr.buffer
         name = f"%{buffer.name}.{self.fresh()}"
-        array = f"[{buffer.size} x {memory_name(buffer.type)}]"
+        array = f"[{buffer.size} x {self.memory_name(buffer.type)}]"
         self.allocas.append(f"  {name} = alloca {array}, align {buffer.align}")
         self.names[buffer] = name
 
@@ -414,7 +410,7 @@ class _Emitter:
         if static:
             self.lines.append(f"  br label %{body}")
         else:
-            runs = self.emit(f"icmp slt i64 {lo}, {hi}")
+            runs = self.emit(f"icmp slt {self.index} {lo}, {hi}")
             self.lines.append(f"  br i1 {runs}, label %{body}, label %{after}")
         self.start(body)
         self.names[instr.variable] = f"%i{number}"
@@ -422,15 +418,15 @@ class _Emitter:
             self.names[var] = f"%c{number}.{position}"
         phis = len(self.lines)
         self.block(instr.body)
-        following = self.emit(f"add nsw i64 %i{number}, {instr.step}")
-        again = self.emit(f"icmp slt i64 {following}, {hi}")
+        following = self.emit(f"add nsw {self.index} %i{number}, {instr.step}")
+        again = self.emit(f"icmp slt {self.index} {following}, {hi}")
         latch = self.label
         yields = [self.name(operand) for operand in instr.yields]
         self.lines.append(f"  br i1 {again}, label %{body}, label %{after}, !llvm.loop {NO_UNROLL}")
-        heads = [f"  %i{number} = phi i64 [ {lo}, %{before} ], [ {following}, %{latch} ]"]
+        heads = [f"  %i{number} = phi {self.index} [ {lo}, %{before} ], [ {following}, %{latch} ]"]
         for position, var in enumerate(instr.carried):
             heads.append(
-                f"  %c{number}.{position} = phi {type_name(var.type)} "
+                f"  %c{number}.{position} = phi {self.type_name(var.type)} "
                 f"[ {initial[position]}, %{before} ], [ {yields[position]}, %{latch} ]"
             )
         self.lines[phis:phis] = heads
@@ -438,7 +434,7 @@ class _Emitter:
         for position, var in enumerate(instr.results):
             first, last = initial[position], yields[position]
             incoming = f"[ {first}, %{before} ], [ {last}, %{latch} ]"
-            self.names[var] = last if static else self.emit(f"phi {type_name(var.type)} {incoming}")
+            self.names[var] = last if static else self.emit(f"phi {self.type_name(var.type)} {incoming}")
 
     def branch(self, instr: nodes.If) -> None:
         number = self.fresh()
@@ -475,13 +471,31 @@ def called(function: Function) -> list[Function]:
     return list(found)
 
 
-def emit_module(functions: Sequence[Function], extra: str = "", linkage: str = "internal ") -> str:
-    """LLVM IR text of the functions and all they call, with `extra` definitions after them."""
+def emit_module(
+    functions: Sequence[Function], extra: str = "", linkage: str = "internal ", target: Target | None = None
+) -> str:
+    """LLVM IR text of the functions and all they call, with `extra` definitions after them.
+
+    Without a `target`, for one with all that the text can make use of.
+    """
+    machine = target or _COMPLETE
     ordered: dict[Function, None] = {}
     for function in functions:
         ordered.update(dict.fromkeys(called(function)))
         ordered[function] = None
     declarations: set[str] = set()
-    bodies = [_Emitter(function, declarations).text(linkage) for function in ordered]
-    attributes = f"attributes #0 = {{ {ATTRIBUTES} }}\n"
-    return "\n".join([*sorted(declarations), "", *bodies, extra, attributes, _METADATA])
+    bodies = [Emitter(function, machine, declarations).text(linkage) for function in ordered]
+    return "\n".join([*sorted(declarations), "", *bodies, extra, _attributes(machine), _METADATA])
+
+
+_COMPLETE = Target("any", "x86_64-unknown-linux-gnu", "", "", 512, 32)
+
+
+def _attributes(target: Target) -> str:
+    """What all functions have: that they end normally, and how wide vectors may be on x86."""
+    attributes = ["nounwind"]
+    if target.architecture in ("x86_64", "i686"):
+        attributes.append('"prefer-vector-width"="512"')
+    if target.tune:
+        attributes.append(f'"tune-cpu"="{target.tune}"')
+    return f"attributes #0 = {{ {' '.join(attributes)} }}\n"

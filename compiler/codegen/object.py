@@ -12,10 +12,11 @@ from tilewright.errors import CompileError
 
 
 def target_machine(target: Target) -> llvm.TargetMachine:
-    """LLVM's code generator for `target`, for position-independent code."""
+    """LLVM's code generator for `target`, for position-independent code (except wasm, which has no addresses)."""
     initialise_llvm()
     return llvm.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="small"
+        cpu=target.cpu, features=target.features, opt=2, codemodel="small", abiname=target.abi,
+        reloc="static" if target.architecture == "wasm32" else "pic",
     )
 
 

@@ -225,11 +225,14 @@ class Builder:
         block, self._block = self._block, outer
         return tuple(block), returned
 
-    def fma(self, a: Number, b: Number, c: Number) -> Var:
-        """a * b + c, rounded once; floats only."""
+    def fma(self, a: Number, b: Number, c: Number, exact: bool = False) -> Var:
+        """a * b + c, rounded once; floats only.
+
+        On machines without this instruction it is a product and a sum, each rounded, unless `exact`.
+        """
         x, y, z = self._unify(a, b, c)
         result = self._new(x.type)
-        self._block.append(nodes.Fma(result, x, y, z))
+        self._block.append(nodes.Fma(result, x, y, z, exact))
         return result
 
     def unary(self, op: str, a: Operand) -> Var:

@@ -361,14 +361,14 @@ def _pow_pair(b: Builder, a: Operand, y: Operand, f: _Format) -> Operand:
     divisor = b.add(value, 2.0)
     divisor_low = b.sub(value, b.sub(divisor, 2.0))
     s = b.div(value, divisor)
-    rest = b.fma(b.neg(s), divisor, value)
+    rest = b.fma(b.neg(s), divisor, value, exact=True)
     s_low = b.div(b.fma(b.neg(s), divisor_low, rest), divisor)
     square = b.mul(s, s)
-    square_low = b.fma(s, b.add(s_low, s_low), b.fma(s, s, b.neg(square)))
+    square_low = b.fma(s, b.add(s_low, s_low), b.fma(s, s, b.neg(square), exact=True))
     cube = b.mul(square, s)
-    cube_low = b.fma(square_low, s, b.fma(square, s_low, b.fma(square, s, b.neg(cube))))
+    cube_low = b.fma(square_low, s, b.fma(square, s_low, b.fma(square, s, b.neg(cube), exact=True)))
     third = b.mul(cube, _TWO_THIRDS[0])
-    third_low = b.fma(cube, _TWO_THIRDS[0], b.neg(third))
+    third_low = b.fma(cube, _TWO_THIRDS[0], b.neg(third), exact=True)
     third_low = b.fma(cube_low, _TWO_THIRDS[0], b.fma(cube, _TWO_THIRDS[1], third_low))
     tail = b.mul(b.mul(cube, square), polynomial(b, square, _LOG_PAIR))
     # high = e ln 2 + 2 s + 2/3 s**3, each term smaller than the one before, or e = 0
@@ -383,7 +383,7 @@ def _pow_pair(b: Builder, a: Operand, y: Operand, f: _Format) -> Operand:
     high = b.select(b.compare("lt", a, inf), high, a)
     high = b.select(b.compare("eq", a, 0.0), b.const(-inf, a.type), high)
     product = b.mul(y, high)
-    product_low = b.fma(y, low, b.fma(y, high, b.neg(product)))
+    product_low = b.fma(y, low, b.fma(y, high, b.neg(product), exact=True))
     inside = b.compare("lt", b.abs(product), 1000.0)
     return _exp(b, product, f, b.select(inside, product_low, 0.0))
 
@@ -409,7 +409,7 @@ def _circular(b: Builder, x: Operand, f: _Format, quarters: int) -> Operand:
     n = b.sub(shifted, magic)
     reduced: Operand = wide
     for part in _HALF_PI[:2] if f.bits == U32 else _HALF_PI:
-        reduced = b.fma(n, -part, reduced)
+        reduced = b.fma(n, -part, reduced, exact=True)
     r = b.convert(reduced, x.type.scalar)
     turns = b.add(b.convert(b.bitcast(shifted, U64), f.bits), quarters)
     square = b.mul(r, r)

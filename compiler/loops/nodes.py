@@ -141,12 +141,16 @@ class Unary(Instr):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Fma(Instr):
-    """a * b + c, rounded once."""
+    """a * b + c, rounded once.
+
+    Machines without this instruction round the product too, unless `exact` says that its rounding error counts.
+    """
 
     result: Var
     a: Operand
     b: Operand
     c: Operand
+    exact: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
