@@ -14,6 +14,9 @@ knows, and outer layers add the rest with `located`.
         CallError               a call's arguments do not fit the compiled model
             ImageError          a photograph cannot be read, or is not one
         CompileError            code generation failed: a defect of Tilewright, with what to report
+        LinkError               a linker is missing or failed
+        OutputError             a file cannot be written
+        LoadError               a shared object is not ours, is damaged, or is for another machine
 """
 
 import difflib
@@ -113,3 +116,15 @@ class ImageError(CallError):
 
 class CompileError(TilewrightError):
     """Code generation failed: a defect of Tilewright."""
+
+
+class LinkError(TilewrightError):
+    """A linker is missing or failed."""
+
+
+class OutputError(TilewrightError):
+    """A file cannot be written."""
+
+
+class LoadError(TilewrightError):
+    """A shared object is not one of ours, is damaged, or is for another machine."""
