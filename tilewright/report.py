@@ -10,19 +10,21 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from tilewright.benching import Layer
+from tilewright.benching import OURS, Layer
 from tilewright.peak import Peak
 
 COLOURS = {"compute": "#4c78a8", "memory": "#e08a1e", None: "#8b9198"}
 """By what binds a kernel; they stand out on white and on black."""
 WIDTH = 960
+NAMED = 10
+"""Dots of the roofline that have a name beside them, if it would cover no other."""
 
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 14px/1.5 system-ui, sans-serif; max-width: 980px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.4em; overflow-wrap: anywhere; } h2 { font-size: 1.1em; margin-top: 2em; }
 table { border-collapse: collapse; } td, th { padding: .1em 1.2em .1em 0; text-align: right; }
-td:first-child, th:first-child { text-align: left; overflow-wrap: anywhere; }
+td:first-child, th:first-child, td.wide { text-align: left; overflow-wrap: anywhere; }
 svg { width: 100%; height: auto; font: 11px system-ui, sans-serif; } svg text { fill: currentColor; }
 .line { stroke: currentColor; fill: none; } .faint { stroke: currentColor; opacity: .2; } .note { opacity: .7; }
 """
@@ -42,10 +44,11 @@ def page(facts: Mapping[str, Any], layers: Sequence[Layer], peak: Peak) -> str:
             _engines(facts),
             "<h2>Kernels, in order</h2>",
             f'<p class="note">Milliseconds on one thread, and the share reached of the limit that binds: {_legend()} '
-            "Winograd saves operations and passes 100%; so do data that come from the caches.</p>",
+            "Data that come from the caches pass 100%. The operations are those carried out: Winograd needs fewer.</p>",
             _bars(layers),
             "<h2>Roofline</h2>",
-            f'<p class="note">The limits, {limits}, were measured on one core. A dot\'s area is its time.</p>',
+            f'<p class="note">Operations carried out. The limits, {limits}, were measured on one core. '
+            "A dot's area is its time; the largest are named where there is room.</p>",
             _roofline(layers, peak),
             "<h2>Memory</h2>",
             '<p class="note">Mebibytes of the workspace in use during each kernel; the dashed line is its size.</p>',
@@ -64,14 +67,23 @@ def _summary(facts: Mapping[str, Any]) -> str:
 
 
 def _engines(facts: Mapping[str, Any]) -> str:
-    rows = [{**facts, "name": "tilewright", "version": "", "ratio": 1.0, "difference": None}, *facts["peers"]]
+    mine = {**facts, "name": OURS, "version": "", "note": "", "ratio": 1.0, "difference": None}
+    rows = [mine, *facts["peers"]]
+    slowest = max(row["median"] for row in rows if "error" not in row)
     cells = [
-        f"<tr><td>{escape(row['name'])} {escape(row['version'])}</td><td>{row['min']:.3f}</td>"
+        f'<tr><td>{escape(row["name"])}</td><td class="wide" colspan="6">{escape(row["error"])}</td></tr>'
+        if "error" in row
+        else f"<tr><td>{escape(' '.join((row['name'], row['version'], row['note'])))}</td><td>{row['min']:.3f}</td>"
         f"<td>{row['median']:.3f}</td><td>{row['spread']:.3f}</td><td>{row['ratio']:.2f}</td>"
-        f"<td>{'' if row['difference'] is None else format(row['difference'], '.1e')}</td></tr>"
+        f"<td>{'' if row['difference'] is None else format(row['difference'], '.1e')}</td>"
+        f'<td class="wide"><svg viewBox="0 0 220 12" style="width:220px" role="img" aria-label="median">'
+        f'<rect y="1" height="10" width="{max(220 * row["median"] / slowest, 1):.1f}" fill="{COLOURS["compute"]}"/>'
+        "</svg></td></tr>"
         for row in rows
     ]
-    heads = "".join(f"<th>{head}</th>" for head in ("", "min ms", "median ms", "spread", "times ours", "difference"))
+    heads = "".join(
+        f"<th>{head}</th>" for head in ("", "min ms", "median ms", "spread", "times ours", "difference", "")
+    )
     return f"<table><tr>{heads}</tr>{''.join(cells)}</table>"
 
 
@@ -113,40 +125,69 @@ def _bars(layers: Sequence[Layer]) -> str:
 def _roofline(layers: Sequence[Layer], peak: Peak) -> str:
     """GFLOP/s over operations a byte, both logarithmic."""
     height, left, bottom = 420, 60, 40
-    dots = [(layer.flops / layer.bytes, layer.gflops, layer) for layer in layers if layer.gflops and layer.bytes]
+    dots = [
+        (layer.performed / layer.bytes, layer.performed / layer.ms / 1e6, layer)
+        for layer in layers
+        if layer.performed and layer.bytes
+    ]
     ridge = peak.flops / peak.bandwidth
-    xs = [intensity for intensity, _, _ in dots] + [ridge]
-    ys = [gflops for _, gflops, _ in dots] + [peak.flops / 1e9]
-    x_low, x_high = math.floor(math.log10(min(xs))), math.ceil(math.log10(max(xs)))
-    y_low, y_high = math.floor(math.log10(min(ys))), math.ceil(math.log10(max(ys)))
+    xs = _ticks([ridge, *(intensity for intensity, _, _ in dots)])
+    ys = _ticks([peak.flops / 1e9, *(gflops for _, gflops, _ in dots)])
 
     def at_x(value: float) -> float:
-        return left + (math.log10(value) - x_low) / (x_high - x_low or 1) * (WIDTH - left - 20)
+        return left + math.log(value / xs[0]) / math.log(xs[-1] / xs[0]) * (WIDTH - left - 20)
 
     def at_y(value: float) -> float:
-        return height - bottom - (math.log10(value) - y_low) / (y_high - y_low or 1) * (height - bottom - 15)
+        return height - bottom - math.log(value / ys[0]) / math.log(ys[-1] / ys[0]) * (height - bottom - 15)
 
     body = []
-    for power in range(x_low, x_high + 1):
-        x = at_x(10.0**power)
+    for value in xs:
+        x = at_x(value)
         body.append(f'<line class="faint" x1="{x:.1f}" x2="{x:.1f}" y1="15" y2="{height - bottom}"/>')
-        body.append(f'<text x="{x:.1f}" y="{height - bottom + 15}" text-anchor="middle">{10.0**power:g}</text>')
-    for power in range(y_low, y_high + 1):
-        y = at_y(10.0**power)
+        body.append(f'<text x="{x:.1f}" y="{height - bottom + 15}" text-anchor="middle">{value:g}</text>')
+    for value in ys:
+        y = at_y(value)
         body.append(f'<line class="faint" x1="{left}" x2="{WIDTH - 20}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        body.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{10.0**power:g}</text>')
-    start = max(10.0**x_low, 10.0**y_low * 1e9 / peak.bandwidth)
-    roof = [(start, start * peak.bandwidth / 1e9), (ridge, peak.flops / 1e9), (10.0**x_high, peak.flops / 1e9)]
+        body.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
+    start = max(xs[0], ys[0] * 1e9 / peak.bandwidth)
+    roof = [(start, start * peak.bandwidth / 1e9), (ridge, peak.flops / 1e9), (xs[-1], peak.flops / 1e9)]
     points = " ".join(f"{at_x(x):.1f},{at_y(y):.1f}" for x, y in roof)
     body.append(f'<polyline class="line" stroke-width="1.5" points="{points}"/>')
-    for intensity, gflops, layer in sorted(dots, key=lambda dot: -dot[2].share):
+    dots.sort(key=lambda dot: -dot[2].share)
+    for intensity, gflops, layer in dots:
         body.append(
             f'<circle cx="{at_x(intensity):.1f}" cy="{at_y(gflops):.1f}" r="{3 + 24 * math.sqrt(layer.share):.1f}" '
             f'fill="{COLOURS[layer.bound]}" fill-opacity=".6">{_about(layer)}</circle>'
         )
+    marks = [(at_x(intensity), at_y(gflops)) for intensity, gflops, _ in dots]
+    for (x, y), (_, _, layer) in list(zip(marks, dots, strict=True))[:NAMED]:
+        name = _short(layer)
+        edge, width = 6 + 24 * math.sqrt(layer.share), 6.5 * len(name)
+        for at, low, anchor in ((x + edge, x + edge, "start"), (x - edge, x - edge - width, "end")):
+            if (
+                low < left
+                or low + width > WIDTH
+                or any(low - 5 < mark[0] < low + width + 5 and abs(mark[1] - y) < 13 for mark in marks)
+            ):
+                continue
+            body.append(f'<text x="{at:.1f}" y="{y + 4:.1f}" text-anchor="{anchor}">{escape(name)}</text>')
+            marks += [(low + part * width / 4, y) for part in range(5)]
+            break
     body.append(f'<text x="{WIDTH - 20}" y="{height - 6}" text-anchor="end">operations a byte</text>')
     body.append(f'<text x="{left}" y="11">GFLOP/s</text>')
     return _svg(height, body, "speed of each kernel below the machine's limits")
+
+
+def _short(layer: Layer) -> str:
+    return layer.layer if len(layer.layer) <= 22 else "…" + layer.layer[-21:]
+
+
+def _ticks(values: Sequence[float]) -> list[float]:
+    """1, 2, 5, 10, .. around all these values."""
+    steps = [mantissa * 10.0**power for power in range(-9, 19) for mantissa in (1, 2, 5)]
+    first = max(i for i, step in enumerate(steps) if step <= min(values) or i == 0)
+    last = min(i for i, step in enumerate(steps) if step >= max(values) or i == len(steps) - 1)
+    return steps[min(first, last - 1) : last + 1]
 
 
 def _memory(layers: Sequence[Layer], workspace: int) -> str:
@@ -157,7 +198,8 @@ def _memory(layers: Sequence[Layer], workspace: int) -> str:
     def at_y(value: float) -> float:
         return height - bottom - value / top * (height - bottom - 15)
 
-    body = [_tick(top * part / 4, left, at_y) for part in range(5)]
+    step_size = next(size for size in (2.0**power for power in range(60)) if top / size <= 6)
+    body = [_tick(step_size * part, left, at_y) for part in range(int(top / step_size) + 1)]
     for i, layer in enumerate(layers):
         y = at_y(layer.live_bytes)
         body.append(

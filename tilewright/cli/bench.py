@@ -1,10 +1,10 @@
 """`tilewright bench`: how long one call of a model takes, beside other engines and layer by layer."""
 
 import json
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import click
 import numpy as np
 
 from tilewright.api import compile
-from tilewright.benching import Layer, difference, layers, race
+from tilewright.benching import OURS, Layer, measure
 from tilewright.cli.options import (
     console,
     conv_option,
@@ -26,24 +26,22 @@ from tilewright.cli.options import (
 )
 from tilewright.cli.run import known_shape
 from tilewright.compiler.pipeline import Convolutions
+from tilewright.engines import PACKAGES
 from tilewright.peak import Peak, machine_peak
-from tilewright.peers import check_peer, open_peer
+from tilewright.peers import check_peer
 from tilewright.report import page
-from tilewright.runtime.executable import Executable
-from tilewright.runtime.model import empty
-from tilewright.runtime.profile import profile
-
-OURS = "tilewright"
 
 
 @click.command(
-    epilog="Example: tilewright bench resnet50.onnx --shape data=1x3x224x224 --threads 1 --against onnxruntime,openvino"
+    epilog="Example: tilewright bench resnet50.onnx --shape data=8x3x224x224 --threads 1 --against onnxruntime,openvino"
 )
 @click.argument("model")
 @shape_option
 @click.option("--outputs", metavar="A,B", help="Compute these tensors, nodes or layers instead.")
 @click.option(
-    "--against", metavar="A,B", help="Engines to compare with, in turn: onnxruntime, openvino. Each must be installed."
+    "--against",
+    metavar="A,B",
+    help=f"Engines to compare with, in turn: {', '.join(PACKAGES)}. Each must be installed.",
 )
 @click.option("--rounds", type=click.IntRange(1), help="Calls to time, of each engine.")
 @click.option(
@@ -80,7 +78,11 @@ def bench(
     """Time MODEL, an ONNX file, on random inputs: whole calls, and each kernel on one thread.
 
     A kernel's limit is a roofline: the share it reaches of this machine's measured peak or memory bandwidth,
-    whichever binds it. It passes 100% where Winograd saves operations or the data come from the caches.
+    whichever binds it. It passes 100% where data come from the caches. GFLOP/s count convolutions as if computed
+    directly; the limit counts the operations carried out, which with Winograd are fewer.
+
+    Each other engine runs in a process of its own, in turn with Tilewright, and is stopped while others run. torch
+    and ncnn run the model as pnnx converts it.
     """
     rivals = names(against) or []
     for name in rivals:
@@ -93,45 +95,17 @@ def bench(
             model, outputs=names(outputs), shapes=dict(shapes), threads=threads, conv=conv, cache=False
         )
         dims = {spec.name: known_shape(compiled, spec) for spec in compiled.inputs}
-        executable = compiled.executable(tuple(dims.values()))
-        assert isinstance(executable, Executable)  # what compile() makes
+        compiled.executable(tuple(dims.values()))
         compiling = time.perf_counter() - started
-    manifest = executable.manifest
     random = np.random.default_rng(0)
     inputs = {spec.name: random_array(spec.dtype, dims[spec.name], random) for spec in compiled.inputs}
-    results = [empty(spec) for spec in manifest.outputs]
-    contenders: dict[str, Callable[[], object]] = {OURS: partial(compiled, *inputs.values(), out=results)}
-    contenders[OURS]()
-    compared: list[dict[str, Any]] = []
-    for name in rivals:
-        with working(f"loading {model} into {name}"):
-            peer = open_peer(name, model, inputs, compiled.threads)
-            compared.append(
-                {"name": name, "version": peer.version, "difference": difference(name, peer.call(), results)}
-            )
-            contenders[name] = peer.call
-    with working(f"running {model}"):
-        times = race(contenders, rounds or 0, seconds)
-        mine = times[OURS]
-        few = max(3, min(50, int(1e3 / mine.median)))
-        peak = machine_peak()
-        found = layers(profile(executable, list(inputs.values()), few), peak)
-    for entry in compared:
-        entry |= {**asdict(times[entry["name"]]), "ratio": times[entry["name"]].median / mine.median}
+    with working(f"running {model}") as tell, tempfile.TemporaryDirectory() as folder:
+        facts = measure(model, compiled, inputs, rivals, Path(folder), rounds or 0, seconds, tell)
+    facts["compile_ms"] = compiling * 1e3
+    found = [Layer(**row) for row in facts["layers"]]
     shown_layers = sorted(found, key=lambda layer: -layer.ms) if sort == "time" else found
-    facts: dict[str, Any] = {
-        "model": model,
-        "inputs": dims,
-        "threads": compiled.threads,
-        "compile_ms": compiling * 1e3,
-        "workspace_bytes": manifest.workspace_bytes,
-        "kernels": len(manifest.kernels),
-        **asdict(mine),
-        "gflops": sum(kernel.flops for kernel in manifest.kernels) / mine.median / 1e6,
-        "peers": compared,
-        "peak": {"gflops": peak.flops / 1e9, "gbytes_per_second": peak.bandwidth / 1e9},
-        "layers": [asdict(layer) for layer in shown_layers],
-    }
+    facts["layers"] = [asdict(layer) for layer in shown_layers]
+    peak = machine_peak()
     if report is not None:
         Path(report).write_text(page(facts, found, peak), encoding="utf-8")
         click.echo(f"wrote {report}", err=json_file == "-")
@@ -154,20 +128,24 @@ def _print(facts: dict[str, Any], found: Sequence[Layer], peak: Peak) -> None:
     listing.add_row("threads", str(facts["threads"]))
     listing.add_row("kernel calls", str(facts["kernels"]))
     listing.add_row("workspace", f"{facts['workspace_bytes'] / 2**20:.1f} MiB")
-    listing.add_row(f"fastest of {facts['rounds']} calls", f"{facts['min']:.3f} ms")
+    listing.add_row(f"fastest of {facts['calls']} calls", f"{facts['min']:.3f} ms")
     listing.add_row("median", f"{facts['median']:.3f} ms ± {facts['spread']:.3f}")
     listing.add_row("at the median", f"{facts['gflops']:.1f} GFLOP/s")
     out.print(listing)
     if facts["peers"]:
         listing = table("engine", ">min ms", ">median ms", ">spread", ">times ours", ">difference")
-        rows = [{**facts, "name": OURS, "version": "", "ratio": 1.0, "difference": None}, *facts["peers"]]
-        for row in rows:
+        mine = {**facts, "name": OURS, "version": "", "note": "", "ratio": 1.0, "difference": None}
+        for row in (mine, *(peer for peer in facts["peers"] if "error" not in peer)):
             listing.add_row(
-                f"{row['name']} {row['version']}", f"{row['min']:.3f}", f"{row['median']:.3f}", f"{row['spread']:.3f}",
+                " ".join(filter(None, (row["name"], row["version"], row["note"]))),
+                f"{row['min']:.3f}", f"{row['median']:.3f}", f"{row['spread']:.3f}",
                 f"{row['ratio']:.2f}", "" if row["difference"] is None else f"{row['difference']:.1e}",
             )  # fmt: skip
         out.print()
         out.print(listing)
+        for row in facts["peers"]:
+            if "error" in row:
+                out.print(row["error"], markup=False)
     listing = table("layer", "template", "result", ">ms", ">share", ">GFLOP/s", ">of limit", "bound by")
     for layer in found:
         listing.add_row(
