@@ -102,6 +102,27 @@ def resized(graph: Graph, places: Places, samples: int, times: int = 1) -> Graph
     return changed_graph.with_nodes(nodes)
 
 
+PIECES = (8, 2, 1)
+"""Numbers of samples that small networks compute together: as many as still fit, the largest first."""
+
+SMALL_US = 1000.0
+"""Estimated microseconds a sample up to which a network is small: its kernels have too little to do for one."""
+
+_FLOPS_PER_US, _BYTES_PER_US = 50_000, 4_000
+
+
+def tile_sizes(one: Graph) -> tuple[int, ...]:
+    """How many samples are computed together, the largest number first, given the graph for one."""
+    time = 0.0
+    for node in one.nodes:
+        elements = sum(result.type.elements for result in node.results)
+        if node.op in ("conv", "matmul"):
+            weight = node.operands[1].type.shape
+            time += 2 * elements * (prod(weight[1:]) if node.op == "conv" else weight[-2]) / _FLOPS_PER_US
+        time += sum(result.type.bytes for result in node.results) / _BYTES_PER_US
+    return PIECES if time <= SMALL_US else (1,)
+
+
 def _resized_attrs(attrs: Attrs, shape: Shape) -> Attrs:
     """Attributes that name the result's shape, with another one. Slices take all of the samples' axis."""
     match attrs:

@@ -1,19 +1,27 @@
 """From kernel calls to LLVM IR text: where every buffer lies, and the entry point that calls every kernel.
 
     Program(graph, steps, places)  ->  Emitted(text, constants, workspace_bytes, ..)
+
+A batch of any size is computed by several programs, one after the other, with equal constants stored once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from blake3 import blake3
+
+from tilewright.compiler.codegen.batch import Strides, emit_batch_entry
 from tilewright.compiler.codegen.entry import EntryCall, Location, Space, emit_entry
 from tilewright.compiler.codegen.llvm import emit_module
+from tilewright.compiler.codegen.pool import has_pool
 from tilewright.compiler.ir import Graph, Value
 from tilewright.compiler.ir.graph import Array
 from tilewright.compiler.ir.pages import release
 from tilewright.compiler.lower.chunks import chunks
 from tilewright.compiler.lower.context import Step
 from tilewright.compiler.passes.memory import ALIGNMENT, Place, plan_memory
+from tilewright.compiler.targets import Target
 from tilewright.errors import ResourceError
 from tilewright.runtime.artifact import aligned_empty
 
@@ -33,11 +41,11 @@ class Program:
 
 @dataclass(frozen=True)
 class Emitted:
-    """A program as text, with its constants and where each starts in their bytes.
+    """Programs as text, with their constants and where each starts in their bytes.
 
     `workspace_bytes` is for one thread, each further one takes `thread_bytes`; `shared` says whether any kernel
-    call is cut into chunks. `calls` are the kernel calls, one for each step, and `live` the bytes of the workspace
-    in use at each.
+    call is cut into chunks. `calls` are the kernel calls of the first program, one for each step, and `live` the
+    bytes of the workspace in use at each.
     """
 
     text: str
@@ -51,9 +59,85 @@ class Emitted:
     shared: bool
 
 
-def emit(program: Program, shares: bool = True) -> Emitted:
-    """The text of a program; without `shares`, no call is cut into chunks for threads."""
+@dataclass(frozen=True)
+class _Body:
+    """A program's kernel calls, the bytes in use at each, and the bytes it needs in the workspace."""
+
+    calls: tuple[EntryCall, ...]
+    live: tuple[int, ...]
+    bytes: int
+    bound: int
+    slot: int
+
+
+def emit(program: Program, target: Target) -> Emitted:
+    """The text of a program; where the target has no thread pool, no call is cut into chunks for threads."""
+    constants = _used_constants(program)
+    starts = place_constants(constants)
+    body = _body(program, starts, target)
+    return _emitted([program], [body], emit_entry(ENTRY, body.calls, _index(target)), constants, starts, target)
+
+
+def emit_batch(programs: Mapping[int, Program], strides: Strides, target: Target) -> Emitted:
+    """The text of programs for several numbers of samples, the largest first, 1 the last, that share one workspace."""
+    constants: dict[Value, Array] = {}
+    seen: dict[Hashable, Value] = {}
+    twins: dict[Value, Value] = {}
+    for program in programs.values():
+        for value, array in _used_constants(program).items():
+            key = value if len(programs) == 1 else (array.nbytes, _digest(array))
+            twins[value] = seen.setdefault(key, value)
+            constants.setdefault(twins[value], array)
+    starts = place_constants(constants)
+    everywhere = {value: starts[twin] for value, twin in twins.items()}
+    bodies = [_body(program, everywhere, target) for program in programs.values()]
+    names = [f"{ENTRY}.{samples}" for samples in programs]
+    entries = [
+        emit_entry(name, body.calls, _index(target), "internal ") for name, body in zip(names, bodies, strict=True)
+    ]
+    entries.append(emit_batch_entry(ENTRY, list(zip(programs, names, strict=True)), strides))
+    return _emitted(list(programs.values()), bodies, "\n".join(entries), constants, starts, target)
+
+
+def _digest(array: Array) -> bytes:
+    return blake3(np.ascontiguousarray(array).reshape(-1).view(np.uint8)).digest()
+
+
+def _index(target: Target) -> str:
+    """LLVM's type for items."""
+    return f"i{target.pointer_bits}"
+
+
+def _emitted(
+    programs: Sequence[Program], bodies: Sequence[_Body], entries: str, constants: dict[Value, Array],
+    starts: Mapping[Value, int], target: Target,
+) -> Emitted:  # fmt: skip
+    functions = list({step.kernel.function: None for program in programs for step in program.steps})
+    # Kernels stay visible, so that each can be timed alone; hidden means that calls need no detour.
+    text = emit_module(functions, entries, "hidden ", target)
+    return Emitted(
+        text, bodies[0].calls, bodies[0].live, constants, starts,
+        max(body.bytes + body.slot for body in bodies), max(body.bound + body.slot for body in bodies),
+        max(body.slot for body in bodies), any(call.chunks > 1 for body in bodies for call in body.calls),
+    )  # fmt: skip
+
+
+def _used_constants(program: Program) -> dict[Value, Array]:
+    """The constants that the steps read."""
+    places = program.places
+    used = {places[v].root if v in places else v for step in program.steps for v in step.arguments}
+    return {value: array for value, array in program.graph.constants.items() if value in used}
+
+
+def _body(program: Program, starts: Mapping[Value, int], target: Target) -> _Body:
+    """Place every buffer of a program whose constants start at `starts`."""
     graph, places = program.graph, program.places
+    largest = max((value.type.bytes for step in program.steps for value in step.arguments), default=0)
+    if largest >= 1 << (target.pointer_bits - 1):
+        raise ResourceError(
+            f"a tensor of {largest >> 20} MiB is more than {target.pointer_bits}-bit addresses reach", model=graph.name
+        )
+    shares = has_pool(target)
     roots = {value: place.root for value, place in places.items()}
     fixed: dict[Value, tuple[Space, int]] = {value: ("inputs", i) for i, value in enumerate(graph.inputs)}
     fixed |= {value: ("outputs", i) for i, value in enumerate(graph.outputs)}
@@ -70,9 +154,6 @@ def emit(program: Program, shares: bool = True) -> Emitted:
             f"the intermediate results need {memory.bytes >> 30} GiB; pass smaller input shapes with shapes=",
             model=graph.name,
         )
-    used = {value for touched in uses for value in touched}
-    constants = {value: array for value, array in graph.constants.items() if value in used}
-    starts = place_constants(constants)
 
     def locate(value: Value) -> Location:
         place = places.get(value, Place(value, 0))
@@ -100,12 +181,7 @@ def emit(program: Program, shares: bool = True) -> Emitted:
     live = tuple(
         size + (slot if step.kernel.scratch else 0) for size, step in zip(memory.live, program.steps, strict=True)
     )
-    functions = list({step.kernel.function: None for step in program.steps})
-    # Kernels stay visible, so that each can be timed alone; hidden means that calls need no detour.
-    return Emitted(
-        emit_module(functions, emit_entry(ENTRY, calls), linkage="hidden "), tuple(calls), live, constants, starts,
-        memory.bytes + slot, memory.lower_bound + slot, slot, any(call.chunks > 1 for call in calls),
-    )  # fmt: skip
+    return _Body(tuple(calls), live, memory.bytes, memory.lower_bound, slot)
 
 
 def place_constants(constants: Mapping[Value, Array]) -> dict[Value, int]:

@@ -8,16 +8,19 @@ Each stage is logged with the time it took; `trace` sees the graph after each.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Literal
 
+from tilewright.compiler.batch import follow, resized, tile_sizes
+from tilewright.compiler.codegen.batch import Strides
 from tilewright.compiler.codegen.entry import EntryCall
 from tilewright.compiler.codegen.object import compile_module
-from tilewright.compiler.codegen.pool import has_pool, pool_code
-from tilewright.compiler.emit import ENTRY, Program, emit, pack_constants
-from tilewright.compiler.ir import Graph, TensorType
+from tilewright.compiler.codegen.pool import pool_code
+from tilewright.compiler.emit import ENTRY, Emitted, Program, emit, emit_batch, pack_constants
+from tilewright.compiler.ir import Graph, TensorType, Value
 from tilewright.compiler.loops import Buffer
 from tilewright.compiler.lower.context import Step
 from tilewright.compiler.lower.graph import lower, nestable
@@ -32,7 +35,7 @@ from tilewright.compiler.passes.pair_resamples import pair_resamples
 from tilewright.compiler.passes.select import select
 from tilewright.compiler.passes.winograd import choose_winograd
 from tilewright.compiler.targets import Target
-from tilewright.runtime.artifact import Artifact, BufferSpec, KernelSpec, Manifest, TensorSpec
+from tilewright.runtime.artifact import Artifact, Batch, BufferSpec, KernelSpec, Manifest, TensorSpec
 
 log = logging.getLogger(__name__)
 
@@ -70,21 +73,61 @@ def optimise(graph: Graph, target: Target, trace: Trace | None = None, conv: Con
     return graph
 
 
-def lower_graph(graph: Graph, target: Target) -> Program:
-    """The kernel calls of an optimised graph."""
+def lower_graph(graph: Graph, target: Target, prefix: str = "") -> Program:
+    """The kernel calls of an optimised graph; the names of kernels begin with `prefix`."""
     places = find_aliases(graph)
-    steps = lower(graph, target, lambda node: placed_operands(node, places))
+    steps = lower(graph, target, lambda node: placed_operands(node, places), prefix)
     return Program(graph, tuple(steps), places)
 
 
-def compile_graph(
-    graph: Graph, target: Target, trace: Trace | None = None, conv: Convolutions = "auto"
-) -> Artifact:
+def compile_graph(graph: Graph, target: Target, trace: Trace | None = None, conv: Convolutions = "auto") -> Artifact:
     """Compile a graph whose shapes are all known."""
     program = lower_graph(optimise(graph, target, trace, conv), target)
-    emitted = emit(program, shares=has_pool(target))
+    emitted = emit(program, target)
     steps = program.steps
     del program  # with its constants, which from here on only `emitted` holds
+    inputs = [tensor_spec(value.name, value.type) for value in graph.inputs]
+    outputs = [tensor_spec(name, value.type) for name, value in zip(graph.output_names, graph.outputs, strict=True)]
+    return _artifact(graph.name, inputs, outputs, steps, emitted, target)
+
+
+def compile_batch(
+    two: Graph, three: Graph, symbol: str, target: Target, trace: Trace | None = None, conv: Convolutions = "auto"
+) -> Artifact:
+    """Compile a model for any number of samples, which the manifest calls `symbol`.
+
+    `two` and `three` are its graphs for 2 and 3 samples along the leading axis of some inputs. Raises UnsupportedError
+    where results mix samples, see `tilewright.compiler.batch`.
+    """
+    places = follow(two, three)
+    one = resized(two, places, 1)
+    sizes = tile_sizes(one)
+    strides = Strides(
+        tuple(value.type.bytes if old in places else 0 for value, old in zip(one.inputs, two.inputs, strict=True)),
+        tuple(value.type.bytes for value in one.outputs),
+    )
+    programs = {}
+    for samples in sizes:
+        graph = optimise(resized(two, places, samples, sizes[0] // samples), target, trace, conv)
+        programs[samples] = lower_graph(graph, target, f"n{samples}_" if len(sizes) > 1 else "")
+    emitted = emit_batch(programs, strides, target)
+    steps = programs[sizes[0]].steps
+    del graph, programs, one
+
+    def spec(name: str, value: Value) -> TensorSpec:
+        plain = tensor_spec(name, value.type)
+        return replace(plain, shape=(symbol, *plain.shape[1:])) if value in places else plain
+
+    inputs = [spec(value.name, value) for value in two.inputs]
+    outputs = [spec(name, value) for name, value in zip(two.output_names, two.outputs, strict=True)]
+    return _artifact(two.name, inputs, outputs, steps, emitted, target, Batch(symbol, sizes[0]))
+
+
+def _artifact(
+    name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], steps: Sequence[Step], emitted: Emitted,
+    target: Target, batch: Batch | None = None,
+) -> Artifact:  # fmt: skip
+    """Compile emitted code and describe it."""
     started = time.perf_counter()
     with ThreadPoolExecutor(1) as beside:  # LLVM and NumPy both let go of the interpreter lock
         packing = beside.submit(pack_constants, emitted)
@@ -94,10 +137,8 @@ def compile_graph(
     log.debug("compile: %.1f ms, %d bytes of code", (time.perf_counter() - started) * 1e3, len(code))
     kernels = tuple(map(kernel_spec, steps, emitted.calls, emitted.live))
     manifest = Manifest(
-        graph.name, ENTRY, tuple(map(tensor_spec, [v.name for v in graph.inputs], [v.type for v in graph.inputs])),
-        tuple(map(tensor_spec, graph.output_names, [v.type for v in graph.outputs])),
-        emitted.workspace_bytes, emitted.workspace_bound, emitted.thread_bytes, kernels, target.name,
-        version("tilewright"),
+        name, ENTRY, tuple(inputs), tuple(outputs), emitted.workspace_bytes, emitted.workspace_bound,
+        emitted.thread_bytes, kernels, target.name, version("tilewright"), batch,
     )  # fmt: skip
     return Artifact(code, constants, manifest, pool)
 
@@ -118,5 +159,3 @@ def kernel_spec(step: Step, call: EntryCall, live: int) -> KernelSpec:
 def tensor_spec(name: str, type: TensorType) -> TensorSpec:
     """How the manifest describes an input or output."""
     return TensorSpec(name, type.dtype.numpy.name, type.shape)
-
-
