@@ -192,6 +192,8 @@ def _reduction() -> list[Row]:
         rows += [Row("top_k", (y,), order, {"axis": axis, "k": k, "largest": largest}) for y in (x, ints(2, 3, 4))]
     rows.append(Row("top_k", (ties,), lambda x: torch.tensor([[1, 2, 0, 3]]), {"axis": 1, "k": 4}))
     rows.append(Row("top_k", (ties,), lambda x: torch.tensor([[3, 4, 0]]), {"axis": 1, "k": 3, "largest": False}))
+    many = np.array([[3, 1, 3, 3, 1, 2, 3, 1]], np.float32)
+    rows.append(Row("top_k", (many,), lambda x: torch.tensor([[0, 2, 3, 6, 5, 1, 4]]), {"axis": 1, "k": 7}))
     broken = np.array([[1, np.nan, 5, np.nan]], np.float32)
     rows.append(Row("top_k", (broken,), lambda x: torch.tensor([[1, 3, 2]]), {"axis": 1, "k": 3}))
     rows.append(Row("top_k", (broken,), lambda x: torch.tensor([[0, 2, 1]]), {"axis": 1, "k": 3, "largest": False}))

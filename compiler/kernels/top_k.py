@@ -11,6 +11,7 @@ from typing import Any
 from tilewright.compiler.ir.types import TensorType
 from tilewright.compiler.kernels.kernel import Kernel, loop_type
 from tilewright.compiler.loops import I64, INDEX, Builder, Index, Operand
+from tilewright.compiler.loops.nodes import BOOL
 from tilewright.compiler.targets import Target
 
 ITEM_ELEMENTS = 1 << 13
@@ -49,13 +50,15 @@ def build(name: str, x: TensorType, *, attrs: tuple[int, int, bool], target: Tar
             """Hand the position through a list of `count`; what it displaces moves down, the last comes out."""
 
             def step(slot: Any, carried: list[Operand]) -> list[Operand]:
-                (moving,) = carried
+                moving, placed = carried
                 there = b.load(y, place(slot))
-                first = better(element(moving), element(there))
+                # What was displaced goes before all that follows, equal elements too.
+                first = b.or_(placed, better(element(moving), element(there)))
                 b.store(y, place(slot), b.select(first, moving, there))
-                return [b.select(first, there, moving)]
+                return [b.select(first, there, moving), first]
 
-            (left,) = b.for_(0, count, step, carried=[b.convert(b.index(position), I64)])
+            start = [b.convert(b.index(position), I64), b.const(False, BOOL)]
+            left, _ = b.for_(0, count, step, carried=start)
             return left
 
         b.for_(0, k, lambda position, _: b.store(y, place(position), insert(position, position)))

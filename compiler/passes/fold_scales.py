@@ -69,7 +69,8 @@ def _fold(
     if not is_per_channel(amount, rank, channel):
         return None
     if node.op in ("mul", "div"):
-        scale = amount if node.op == "mul" else 1 / amount
+        with np.errstate(all="ignore"):
+            scale = amount if node.op == "mul" else 1 / amount
         return _scale(node, inner, np.asarray(scale, dtype=amount.dtype), channel, uses, made, constants, constant)
     if _anchor(inner, made) and inner.op == "add" and inner.operands[1] in constants:
         total = constants[inner.operands[1]] + (amount if node.op == "add" else -amount)

@@ -2,13 +2,16 @@
 
 from functools import partial
 
+import numpy as np
+
 from tilewright.compiler.ir import Value
 from tilewright.compiler.ops import composites
 from tilewright.compiler.ops.builder import GraphBuilder
 from tilewright.errors import UnsupportedError
 from tilewright.frontends.tensorflow.operators.table import Call, operator
 
-LEAKY_ALPHA = 0.2
+LEAKY_ALPHA = float(np.float32(0.2))
+"""The default slope, a float32 as all attributes are."""
 
 
 def activation(g: GraphBuilder, name: str, x: Value, alpha: float = LEAKY_ALPHA) -> Value:

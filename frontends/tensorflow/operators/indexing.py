@@ -136,21 +136,12 @@ def one_hot(call: Call) -> Value:
     return composites.one_hot(call.g, indices, depth, call.operand(2), call.operand(3), axis)
 
 
-def _top_k(call: Call, k: int) -> list[Value]:
-    x = call.operand(0)
+@operator("TopKV2")
+def top_k(call: Call) -> list[Value]:
+    x, k = call.operand(0), call.integer(1, "k")
     if x.type.rank < 1 or not 0 <= k <= x.type.shape[-1]:
         raise GraphError(f"the {k} largest elements were asked for along the last axis of shape {x.type.shape}")
     values, indices = composites.top_k(call.g, x, k, x.type.rank - 1)
     return [values, call.cast(indices, call.dtype("index_type", I32))]
-
-
-@operator("TopK")
-def top_k(call: Call) -> list[Value]:
-    return _top_k(call, call.whole("k"))
-
-
-@operator("TopKV2")
-def top_k_operand(call: Call) -> list[Value]:
-    return _top_k(call, call.integer(1, "k"))
 
 

@@ -178,6 +178,7 @@ def _pool(call: Call, kernel: tuple[int, ...], strides: tuple[int, ...], pool: P
 
 @operator("MaxPool")
 def max_pool(call: Call) -> Value:
+    """A NaN is the largest element of its window, always; TensorFlow keeps or drops it by its position."""
     pool = partial(composites.max_pool, call.g)
     return _pool(call, call.wholes("ksize") or (), call.wholes("strides") or (), pool)
 
