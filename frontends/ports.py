@@ -11,6 +11,10 @@ Dim = int | str | None
 """A declared dimension: a number, a symbol that stands for the same number wherever it is used, or unknown."""
 
 
+MAX_RANK = 32
+"""More axes than NumPy and every sensible model take."""
+
+
 @dataclass(frozen=True)
 class Port:
     """A declared input or output; `dims` is None without a rank, `dtype` where Tilewright lacks the type."""

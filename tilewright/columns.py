@@ -33,8 +33,8 @@ from tilewright.compiler.ops.resizing import axis_table
 from tilewright.compiler.pipeline import Convolutions, compile_graph
 from tilewright.compiler.targets import Target, runnable
 from tilewright.errors import CallError, GraphError, ModelError, ResourceError, TilewrightError
-from tilewright.frontends.onnx.model import Port, read_model
-from tilewright.frontends.onnx.translate import needed_inputs, translate
+from tilewright.frontends.formats import load
+from tilewright.frontends.ports import Port
 from tilewright.images import MAX_PIXELS, load_image, resize_image
 from tilewright.reuse import content_of, kept
 from tilewright.runtime.artifact import Artifact
@@ -99,7 +99,7 @@ class Hypercolumns:
         if isinstance(layers, str):
             raise CallError(f"layers= is the string '{layers}'; pass a list of names")
         source = default_model() if model is None else model
-        self._loaded = read_model(source)
+        self._loaded = load(source)
         self._cache = open_cache() if cache else None
         self._content = None if self._cache is None else content_of(self._cache, source, self._loaded.files)
         self.name = self._loaded.name
@@ -112,7 +112,7 @@ class Hypercolumns:
             raise CallError(f"conv is {conv!r}; it can be 'auto' or 'direct'")
         self._conv = conv
         self._preprocess = _preprocess(preprocess)
-        self._port, self._channels_last = _image_port(needed_inputs(self._loaded, layers), self.name)
+        self._port, self._channels_last = _image_port(self._loaded.needed_inputs(layers), self.name)
         self._lock = threading.Lock()
         self._whole: OrderedDict[Size, Model] = OrderedDict()
         self._sampled: OrderedDict[Size, tuple[Model, Model]] = OrderedDict()
@@ -181,7 +181,9 @@ class Hypercolumns:
         """The network up to the layers, for images of `size`."""
         shape = (1, *size, 3) if self._channels_last else (1, 3, *size)
         try:
-            graph = translate(self._loaded, outputs=self._asked, shapes={self._port.name: shape})
+            graph = self._loaded.translate(outputs=self._asked, shapes={self._port.name: shape})
+            if self._channels_last and self._loaded.format == "TensorFlow":
+                graph = channels_first_graph(graph)
             for layer, value in zip(self.layers, graph.outputs, strict=True):
                 _check_map(layer, value.type)
         except GraphError as error:
@@ -301,6 +303,16 @@ def whole_graph(features: Graph, size: Size) -> Graph:
     with g.at("hypercolumns"):
         joined = g.op("concat", *pieces, axis=1) if len(pieces) > 1 else pieces[0]
         return g.finish({"hypercolumns": g.op("reshape", joined, shape=joined.type.shape[1:])})
+
+
+def channels_first_graph(features: Graph) -> Graph:
+    """A graph of feature maps (1, h, w, C), as TensorFlow has them, whose outputs become (1, C, h, w)."""
+    g = GraphBuilder(features.name)
+    outputs = {}
+    for layer, value in g.include(features).items():
+        with g.at(f"{layer}/channels_first"):
+            outputs[layer] = g.op("transpose", value, perm=(0, 3, 1, 2)) if value.type.rank == 4 else value
+    return g.finish(outputs)
 
 
 def pixel_major_graph(features: Graph) -> Graph:

@@ -80,13 +80,16 @@ def content_of(cache: Cache, source: Any, externals: Sequence[Path]) -> Content 
 
 
 def read_content(cache: Cache, path: str | os.PathLike[str], externals: Sequence[Path]) -> Content | None:
-    """Hash a model's file and the files with its external data; None if they cannot be read or just change."""
+    """Hash a model's file and those with its data, or the files of its folder; None if they cannot be read, or just
+    change.
+    """
     try:
         stamps = tuple(map(stamp, (path, *externals)))
-        digests = [_file_digest(file) for file, *_ in stamps]
+        digests = [_file_digest(file) for file, *_ in stamps if not os.path.isdir(file)]
     except OSError:
         return None
-    names = [os.path.relpath(external, Path(path).resolve().parent) for external in externals]
+    folder = os.path.realpath(path if os.path.isdir(path) else Path(path).parent)
+    names = [os.path.relpath(Path(os.path.realpath(file.parent), file.name), folder) for file in externals]
     digest = blake3(repr([digests, names]).encode()).hexdigest() if externals else digests[0]
     content = Content(digest, stamps)
     if not content.current():

@@ -324,4 +324,4 @@ def _repeated(graph: GraphProto) -> str:
     return ""
 
 
-__all__ = ["Attribute", "Dim", "Model", "Node", "Opaque", "Port", "Source", "Tensor", "read_model"]
+__all__ = ["Attribute", "Model", "Node", "Opaque", "Source", "Tensor", "read_model"]

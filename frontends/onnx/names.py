@@ -4,9 +4,7 @@
     resolve(model, "conv1_2")  ->  "block2/Relu:0"
 
 A layer is a convolution, a dense layer (Gemm, or MatMul with constant weights) or a pooling, in the model's
-order. Friendly names follow VGG: pooling ends a block, `conv2_1` is the first convolution of the second block
-and means the tensor after its bias, normalisation and activation; `relu2_1` and `block2_conv1` are the same.
-`pool2` ends block 2. Dense layers are counted on from the last block: `fc6` where five blocks end in pooling.
+order; see tilewright.frontends.layers for their names.
 
 A name is looked up as a tensor's name, then as a friendly name or a node's name (the result of the node;
 where both fit, the friendly name wins if it names this very node, the node's own name otherwise). A number is
@@ -14,10 +12,10 @@ a layer's index.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 
 from tilewright.errors import GraphError, UnknownNameError
+from tilewright.frontends.layers import Layer, LayerNames
 from tilewright.frontends.onnx.model import Model, Node
 from tilewright.frontends.onnx.sorting import needed, wire
 
@@ -38,32 +36,6 @@ NORMALISATIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One layer. `raw` is the tensor that its operator computes, `tensor` the one that `name` means.
-
-    `parameters` counts the elements of its weights and bias; `taps` is the multiply-adds for one element of
-    `raw` (0 for pooling), so that 2 * taps * elements are its FLOPs.
-    """
-
-    index: int
-    name: str
-    node: str
-    op: str
-    raw: str
-    tensor: str
-    parameters: int
-    taps: int
-
-    @property
-    def aliases(self) -> tuple[str, ...]:
-        """All its friendly names."""
-        if self.op not in CONVOLUTIONS:
-            return (self.name,)
-        block, _, number = self.name.removeprefix("conv").partition("_")
-        return (self.name, f"relu{block}_{number}", f"block{block}_conv{number}")
-
-
 def layers(model: Model) -> tuple[Layer, ...]:
     """The layers that the model's outputs need, in order; GraphError for a cyclic or incomplete graph."""
     wires = wire(model)
@@ -73,7 +45,7 @@ def layers(model: Model) -> tuple[Layer, ...]:
         for tensor in dict.fromkeys(node.inputs):
             users.setdefault(tensor, []).append(node)
     constants = _constants(model, nodes)
-    names = _Names()
+    names = LayerNames()
     found: list[Layer] = []
     for node in nodes:
         if node.domain or not node.outputs or not node.inputs:
@@ -127,27 +99,6 @@ def resolve(model: Model, wanted: str | int) -> str:
     tensors = [tensor for tensor in wires if tensor not in wires.initializers]
     candidates = [*(layer.name for layer in known), *tensors, *named]
     raise UnknownNameError("tensor, node or layer", wanted, dict.fromkeys(candidates), model=model.name)
-
-
-class _Names:
-    """Counts blocks and layers."""
-
-    def __init__(self) -> None:
-        self.block, self.number, self.last_dense = 1, 0, 0
-
-    def convolution(self) -> str:
-        self.number += 1
-        return f"conv{self.block}_{self.number}"
-
-    def pool(self) -> str:
-        name = f"pool{self.block}"
-        self.block, self.number = self.block + 1, 0
-        return name
-
-    def dense(self) -> str:
-        first = self.block + (1 if self.number else 0)
-        self.last_dense = max(first, self.last_dense + 1)
-        return f"fc{self.last_dense}"
 
 
 def _constants(model: Model, nodes: Sequence[Node]) -> Mapping[str, Sequence[int]]:

@@ -25,12 +25,10 @@ from tilewright.compiler.ir.types import DTYPES
 from tilewright.compiler.ops.registry import MAX_ELEMENTS
 from tilewright.errors import ModelError, ResourceError
 from tilewright.frontends.files import map_file
+from tilewright.frontends.ports import MAX_RANK
 
 ELEMENT_TYPES: dict[int, str] = {number: name.lower() for name, number in TensorProto.DataType.items()}
 """ONNX's number of an element type -> its name."""
-
-MAX_RANK = 32
-"""More axes than NumPy and every sensible model take."""
 
 _NAMES = {"float": "f32", "double": "f64", "float16": "f16", "bool": "bool"}
 _NAMES |= {f"int{bits}": f"i{bits}" for bits in (8, 16, 32, 64)}

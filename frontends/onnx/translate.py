@@ -9,25 +9,22 @@ that the declared outputs must agree where the inputs have their declared shapes
 """
 
 from collections.abc import Mapping, Sequence
-from math import prod
 
-from tilewright.compiler.ir import BF16, F16, Graph, Shape, TensorType, Value
+from tilewright.compiler.ir import BF16, F16, Graph, Shape, Value
 from tilewright.compiler.ops.builder import GraphBuilder
-from tilewright.compiler.ops.registry import MAX_ELEMENTS
 from tilewright.errors import (
     GraphError,
-    ResourceError,
-    ShapeNeededError,
     TilewrightError,
     UnknownNameError,
     UnsupportedError,
 )
 from tilewright.frontends.onnx import operators
-from tilewright.frontends.onnx.model import Dim, Model, Node, Port
+from tilewright.frontends.onnx.model import Model, Node
 from tilewright.frontends.onnx.names import resolve
 from tilewright.frontends.onnx.operators.table import Call, find, why_unsupported
 from tilewright.frontends.onnx.sorting import needed, wire
-from tilewright.frontends.onnx.tensors import MAX_RANK
+from tilewright.frontends.ports import Port
+from tilewright.frontends.translation import input_types, missing_message, once, translating
 
 __all__ = ["operators", "translate", "unsupported"]  # importing `operators` fills the table
 
@@ -75,7 +72,7 @@ def _translate(model: Model, outputs: Sequence[str | int] | None, shapes: Mappin
     nodes = needed(model, wires, wanted.values())
     missing = _unsupported(nodes)
     if missing:
-        raise UnsupportedError(_missing_message(missing))
+        raise UnsupportedError(missing_message(missing, "export the model with other operators (opset 7 to 28)"))
     for name in shapes:
         if name not in wires.inputs:
             raise UnknownNameError("input", name, wires.inputs)
@@ -84,7 +81,7 @@ def _translate(model: Model, outputs: Sequence[str | int] | None, shapes: Mappin
     ports = [port for port in model.inputs if port.name in used]
     g = GraphBuilder(model.graph_name or "graph")
     values: dict[str, Value] = {}
-    for port, type in zip(ports, _input_types(model, ports, shapes), strict=True):
+    for port, type in zip(ports, input_types(model.inputs, ports, shapes), strict=True):
         values[port.name] = g.input(port.name, type)
     for name, tensor in wires.initializers.items():
         if name not in used:
@@ -118,13 +115,7 @@ def _wanted(model: Model, outputs: Sequence[str | int] | None) -> dict[str, str]
         pairs = [(name, name) for name in names]
     else:
         pairs = [(str(name), resolve(model, name)) for name in outputs]
-    if not pairs:
-        raise GraphError("no output is asked for; name at least one", model=model.name)
-    wanted = dict(pairs)
-    if len(wanted) < len(pairs):
-        twice = next(name for name, _ in pairs if [name for name, _ in pairs].count(name) > 1)
-        raise GraphError(f"output '{twice}' is asked for twice", model=model.name)
-    return wanted
+    return once(pairs, model.name)
 
 
 def _unsupported(nodes: Sequence[Node]) -> dict[str, list[str]]:
@@ -135,84 +126,13 @@ def _unsupported(nodes: Sequence[Node]) -> dict[str, list[str]]:
     return missing
 
 
-def _missing_message(missing: Mapping[str, Sequence[str]]) -> str:
-    """One sentence an operator, with the first of its nodes."""
-    shown = []
-    for op, nodes in missing.items():
-        names = ", ".join(f"'{name}'" for name in nodes[:5]) + (
-            f" and {len(nodes) - 5} more" if len(nodes) > 5 else ""
-        )
-        shown.append(f"{op} ({names})")
-    count = "1 operator is" if len(missing) == 1 else f"{len(missing)} operators are"
-    return (
-        f"{count} not supported: {'; '.join(shown)}. Ask for outputs that do not need "
-        f"{'it' if len(missing) == 1 else 'them'}, or export the model with other operators (opset 7 to 28)"
-    )
-
-
-def _input_types(model: Model, ports: Sequence[Port], shapes: Mapping[str, Shape]) -> list[TensorType]:
-    """The types of the needed inputs; symbols that one given shape settles hold for the other inputs, too."""
-    symbols: dict[str, int] = {}
-    for port in model.inputs:
-        for dim, size in zip(port.dims or (), shapes.get(port.name, ()), strict=False):
-            if isinstance(dim, str):
-                symbols.setdefault(dim, size)
-    types, open_ports = [], {}
-    for port in ports:
-        if port.dtype is None or port.dtype in (F16, BF16):
-            raise UnsupportedError(
-                f"input '{port.name}' is of type {port.type_name}, which Tilewright lacks; convert the model "
-                "to float32"
-            )
-        given = shapes.get(port.name)
-        if given is not None:
-            given = tuple(given)
-            if port.dims is not None and len(given) != len(port.dims):
-                raise GraphError(
-                    f"shapes= gives input '{port.name}' the shape {given}; the model declares {port}"
-                )
-        dims: Sequence[Dim] | None = given if given is not None else port.dims
-        if dims is not None:
-            dims = tuple(symbols.get(dim, dim) if isinstance(dim, str) else dim for dim in dims)
-        shape = tuple(dim for dim in dims or () if isinstance(dim, int))
-        if dims is None or len(shape) < len(dims):
-            open_ports[port.name] = dims
-            continue
-        if any(dim < 0 for dim in shape):
-            raise GraphError(f"input '{port.name}' would have the shape {shape}; dimensions count from 0")
-        if len(shape) > MAX_RANK or prod(max(dim, 1) for dim in shape) > MAX_ELEMENTS:
-            raise ResourceError(
-                f"input '{port.name}' would have {'x'.join(map(str, shape))} elements, more than 2**36; "
-                "check the model's shapes or pass smaller ones with shapes="
-            )
-        types.append(TensorType(port.dtype, shape))
-    if open_ports:
-        raise ShapeNeededError(open_ports)
-    return types
-
-
 def _add(g: GraphBuilder, node: Node, values: dict[str, Value]) -> None:
     """Translate one node; its results join `values`."""
     translator = find(node)
     assert translator is not None  # unsupported nodes were listed before
     operands = tuple(values[tensor] if tensor else None for tensor in node.inputs)
-    try:
-        with g.at(node.name):
-            results = translator(Call(g, node, operands))
-    except TilewrightError as error:
-        # The primitive's own name says less to a user than the model's operator.
-        error.operator = node.full_op
-        raise error.located(node=node.name) from error.__cause__
-    except MemoryError:
-        raise ResourceError("it is too large to compute", node=node.name, operator=node.full_op) from None
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        # Translators check what they read; what is left comes from attributes that contradict the
-        # specification.
-        raise GraphError(
-            f"its attributes and operands do not fit together ({error})",
-            node=node.name,
-            operator=node.full_op,
-        ) from error
+    with translating(g, node.name, node.full_op):
+        results = translator(Call(g, node, operands))
     results = (results,) if isinstance(results, Value) else results
     for name, value in zip(node.outputs, results, strict=False):
         if not name or value is None:

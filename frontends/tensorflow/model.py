@@ -6,10 +6,12 @@
                          attributes={"T": ElementType("float", F32), "strides": (1, 1, 1, 1), "padding": "SAME"})
         inputs      {Input("x", 0): Port("x", F32, "float", (None, 224, 224, 3))}   tensors that a call supplies
         outputs     {"probabilities": Input("softmax", 0)}      what the model computes unless asked otherwise
-        keys        the signature's names for its outputs, () for a graph without signatures
+        aliases     {Input("call", 1): Input("call/inner", 0)}  results of nodes that are gone
+        signatures  the names of a SavedModel's signatures
 
-Calls of functions are replaced by their bodies, variables by the constants that the model holds for them. A node
-fed by a call is never looked at. Attributes are Python values:
+Calls of functions are replaced by their bodies, variables by the constants that the model holds for them, branches
+whose condition is constant by what they choose. A tensor that a call supplies is never computed. Attributes are
+Python values:
 
     string      str; bytes where it is not UTF-8            int, float, bool    the same
     type        ElementType                                 shape       PartialShape
@@ -18,7 +20,7 @@ fed by a call is never looked at. Attributes are Python values:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tilewright.frontends.ports import Dim, Port
@@ -47,9 +49,10 @@ class PartialShape:
 
 @dataclass(frozen=True)
 class Function:
-    """A function attribute: the name of a function in the library."""
+    """A function attribute: the name of a function in the library, and attributes for its definition."""
 
     name: str
+    attributes: "Mapping[str, Attribute]" = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -74,19 +77,25 @@ class Node:
     attributes: Mapping[str, Attribute]
 
 
+def constant_node(name: str, value: Tensor) -> Node:
+    """A Const."""
+    return Node(name, "Const", (), (), {"dtype": value.type, "value": value})
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A model as data; `files` are those it was read from besides the one that was named."""
+    """A model as data; `files` are those it was read from."""
 
     name: str
     nodes: tuple[Node, ...]
     inputs: Mapping[Input, Port]
     outputs: Mapping[str, Input]
-    keys: tuple[str, ...] = ()
+    aliases: Mapping[Input, Input] = field(default_factory=dict)
+    signatures: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
 
 
 __all__ = [
     "Attribute", "Dim", "ElementType", "Function", "Input", "Model", "Node", "PartialShape", "Port", "Reference",
-    "Single", "Tensor",
+    "Single", "Tensor", "constant_node",
 ]  # fmt: skip

@@ -115,5 +115,5 @@ def test_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(tilewright.cli.inspect, "read_model", exhausted)
+    monkeypatch.setattr(tilewright.cli.inspect, "load", exhausted)
     assert "out of memory; ask for less" in failing("inspect", "m")

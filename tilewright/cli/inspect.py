@@ -8,9 +8,8 @@ from math import prod
 import click
 
 from tilewright.cli.options import console, shape_option, shown, table
-from tilewright.frontends.onnx.model import Model, Port, read_model
-from tilewright.frontends.onnx.names import layers
-from tilewright.frontends.onnx.translate import translate, unsupported
+from tilewright.frontends.formats import Loaded, load
+from tilewright.frontends.ports import Port
 
 Shape = tuple[int, ...]
 
@@ -43,15 +42,15 @@ class Report:
     unsupported: dict[str, list[str]]
 
 
-def report(model: Model, given: Mapping[str, Shape]) -> Report:
+def report(model: Loaded, given: Mapping[str, Shape]) -> Report:
     """Look at a model; unknown first dimensions count as 1. Raises TilewrightError for a broken model."""
     shapes = _shapes(model.inputs, given)
-    missing = unsupported(model)
-    found = layers(model)
+    missing = model.unsupported()
+    found = model.layers()
     known: dict[str, Shape] = {}
     if not missing and len(shapes) == len(model.inputs) and found:
         tensors = list(dict.fromkeys(layer.raw for layer in found))
-        graph = translate(model, outputs=tensors, shapes=shapes)
+        graph = model.translate(outputs=tensors, shapes=shapes)
         known = dict(zip(tensors, (value.type.shape for value in graph.outputs), strict=True))
     rows = []
     for layer in found:
@@ -59,10 +58,10 @@ def report(model: Model, given: Mapping[str, Shape]) -> Report:
         flops = None if shape is None else 2 * layer.taps * prod(shape)
         rows.append(Row(layer.index, layer.name, layer.node, layer.op, shape, layer.parameters, flops))
     operators: dict[str, int] = {}
-    for node in model.nodes:
-        operators[node.full_op] = operators.get(node.full_op, 0) + 1
+    for operator in model.operators:
+        operators[operator] = operators.get(operator, 0) + 1
     return Report(
-        model.name, [str(port) for port in model.inputs], [str(port) for port in model.outputs], shapes, rows,
+        model.name, [str(port) for port in model.inputs], list(model.described), shapes, rows,
         sum(row.parameters for row in rows), sum(row.flops or 0 for row in rows) if known else None,
         dict(sorted(operators.items())), missing,
     )  # fmt: skip
@@ -84,7 +83,7 @@ def _shapes(ports: Sequence[Port], given: Mapping[str, Shape]) -> dict[str, Shap
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(model: str, shapes: tuple[tuple[str, Shape], ...], as_json: bool) -> None:
     """List MODEL's layers: names, operators, shapes, parameters, FLOPs; and what is not supported."""
-    found = report(read_model(model), dict(shapes))
+    found = report(load(model), dict(shapes))
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))
     else:
