@@ -25,7 +25,7 @@ from tilewright.compiler.targets import Target
 from tilewright.errors import ResourceError
 from tilewright.runtime.artifact import aligned_empty
 
-ENTRY = "tw_run"
+ENTRY, PROFILED = "tw_run", "tw_run.profiled"
 MAX_WORKSPACE = 2**37
 """Bytes; a model that needs more is refused."""
 
@@ -70,16 +70,28 @@ class _Body:
     slot: int
 
 
-def emit(program: Program, target: Target) -> Emitted:
-    """The text of a program; where the target has no thread pool, no call is cut into chunks for threads."""
+def emit(program: Program, target: Target, library: bool = False) -> Emitted:
+    """The text of a program; where the target has no thread pool, no call is cut into chunks for threads.
+
+    For a `library`, all that it defines is internal, and there is a second entry point, PROFILED, that is timed.
+    """
     constants = _used_constants(program)
     starts = place_constants(constants)
     body = _body(program, starts, target)
-    return _emitted([program], [body], emit_entry(ENTRY, body.calls, _index(target)), constants, starts, target)
+    linkage, index = "internal " if library else "", _index(target)
+    entries = emit_entry(ENTRY, body.calls, index, linkage)
+    if library:
+        entries += "\n" + emit_entry(PROFILED, body.calls, index, linkage, timed=0)
+    return _emitted([program], [body], entries, constants, starts, target, library)
 
 
-def emit_batch(programs: Mapping[int, Program], strides: Strides, target: Target) -> Emitted:
-    """The text of programs for several numbers of samples, the largest first, 1 the last, that share one workspace."""
+def emit_batch(
+    programs: Mapping[int, Program], strides: Strides, target: Target, library: bool = False
+) -> Emitted:
+    """The text of programs for several numbers of samples, the largest first, 1 the last, that share one workspace.
+
+    `library` as for `emit`; kernels of the largest number are reported with their numbers, others as -1.
+    """
     constants: dict[Value, Array] = {}
     seen: dict[Hashable, Value] = {}
     twins: dict[Value, Value] = {}
@@ -95,8 +107,14 @@ def emit_batch(programs: Mapping[int, Program], strides: Strides, target: Target
     entries = [
         emit_entry(name, body.calls, _index(target), "internal ") for name, body in zip(names, bodies, strict=True)
     ]
-    entries.append(emit_batch_entry(ENTRY, list(zip(programs, names, strict=True)), strides))
-    return _emitted(list(programs.values()), bodies, "\n".join(entries), constants, starts, target)
+    linkage = "internal " if library else ""
+    entries.append(emit_batch_entry(ENTRY, list(zip(programs, names, strict=True)), strides, linkage))
+    if library:
+        timed = [f"{PROFILED}.{samples}" for samples in programs]
+        for number, (name, body) in enumerate(zip(timed, bodies, strict=True)):
+            entries.append(emit_entry(name, body.calls, _index(target), linkage, timed=-1 if number else 0))
+        entries.append(emit_batch_entry(PROFILED, list(zip(programs, timed, strict=True)), strides, linkage, True))
+    return _emitted(list(programs.values()), bodies, "\n".join(entries), constants, starts, target, library)
 
 
 def _digest(array: Array) -> bytes:
@@ -110,11 +128,11 @@ def _index(target: Target) -> str:
 
 def _emitted(
     programs: Sequence[Program], bodies: Sequence[_Body], entries: str, constants: dict[Value, Array],
-    starts: Mapping[Value, int], target: Target,
+    starts: Mapping[Value, int], target: Target, library: bool,
 ) -> Emitted:  # fmt: skip
     functions = list({step.kernel.function: None for program in programs for step in program.steps})
-    # Kernels stay visible, so that each can be timed alone; hidden means that calls need no detour.
-    text = emit_module(functions, entries, "hidden ", target)
+    # In this process kernels stay visible, so that each can be timed alone; hidden: calls need no detour.
+    text = emit_module(functions, entries, "internal " if library else "hidden ", target)
     return Emitted(
         text, bodies[0].calls, bodies[0].live, constants, starts,
         max(body.bytes + body.slot for body in bodies), max(body.bound + body.slot for body in bodies),

@@ -8,9 +8,9 @@ Each stage is logged with the time it took; `trace` sees the graph after each.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Literal
 
@@ -21,6 +21,7 @@ from tilewright.compiler.codegen.object import compile_module
 from tilewright.compiler.codegen.pool import pool_code
 from tilewright.compiler.emit import ENTRY, Emitted, Program, emit, emit_batch, pack_constants
 from tilewright.compiler.ir import Graph, TensorType, Value
+from tilewright.compiler.ir.graph import Array
 from tilewright.compiler.loops import Buffer
 from tilewright.compiler.lower.context import Step
 from tilewright.compiler.lower.graph import lower, nestable
@@ -33,6 +34,7 @@ from tilewright.compiler.passes.memory import find_aliases, placed_operands
 from tilewright.compiler.passes.own_outputs import own_outputs
 from tilewright.compiler.passes.pair_resamples import pair_resamples
 from tilewright.compiler.passes.select import select
+from tilewright.compiler.passes.transposes import move_transposes
 from tilewright.compiler.passes.winograd import choose_winograd
 from tilewright.compiler.targets import Target
 from tilewright.runtime.artifact import Artifact, Batch, BufferSpec, KernelSpec, Manifest, TensorSpec
@@ -45,6 +47,7 @@ STAGES: tuple[Stage, ...] = (
     ("canonicalise", lambda graph, target: canonicalise(graph)),
     ("fold", lambda graph, target: remove_dead(fold_constants(graph))),
     ("cse", lambda graph, target: merge_equal(graph)),
+    ("transposes", lambda graph, target: remove_dead(canonicalise(move_transposes(graph)))),
     ("fold-scales", lambda graph, target: remove_dead(fold_scales(graph))),
     ("pair-resamples", lambda graph, target: pair_resamples(graph)),
     ("own-outputs", lambda graph, target: own_outputs(graph)),
@@ -57,6 +60,18 @@ STAGES: tuple[Stage, ...] = (
 Trace = Callable[[str, Graph], None]
 Convolutions = Literal["auto", "direct"]
 """How convolutions may be computed: in whichever way is fastest, or only by adding up the products of each window."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A model as LLVM IR text, its constants not packed yet: all but code generation is done."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    steps: tuple[Step, ...]
+    emitted: Emitted
+    batch: Batch | None = None
 
 
 def optimise(graph: Graph, target: Target, trace: Trace | None = None, conv: Convolutions = "auto") -> Graph:
@@ -82,19 +97,34 @@ def lower_graph(graph: Graph, target: Target, prefix: str = "") -> Program:
 
 def compile_graph(graph: Graph, target: Target, trace: Trace | None = None, conv: Convolutions = "auto") -> Artifact:
     """Compile a graph whose shapes are all known."""
+    return _artifact(plan_graph(graph, target, trace, conv), target)
+
+
+def plan_graph(
+    graph: Graph, target: Target, trace: Trace | None = None, conv: Convolutions = "auto", library: bool = False
+) -> Planned:
+    """A graph whose shapes are all known, up to LLVM IR text; `library` as in `emit`."""
     program = lower_graph(optimise(graph, target, trace, conv), target)
-    emitted = emit(program, target)
+    emitted = emit(program, target, library)
     steps = program.steps
     del program  # with its constants, which from here on only `emitted` holds
     inputs = [tensor_spec(value.name, value.type) for value in graph.inputs]
     outputs = [tensor_spec(name, value.type) for name, value in zip(graph.output_names, graph.outputs, strict=True)]
-    return _artifact(graph.name, inputs, outputs, steps, emitted, target)
+    return Planned(graph.name, tuple(inputs), tuple(outputs), steps, emitted)
 
 
 def compile_batch(
     two: Graph, three: Graph, symbol: str, target: Target, trace: Trace | None = None, conv: Convolutions = "auto"
 ) -> Artifact:
-    """Compile a model for any number of samples, which the manifest calls `symbol`.
+    """Compile a model for any number of samples; see `plan_batch`."""
+    return _artifact(plan_batch(two, three, symbol, target, trace, conv), target)
+
+
+def plan_batch(
+    two: Graph, three: Graph, symbol: str, target: Target, trace: Trace | None = None, conv: Convolutions = "auto",
+    library: bool = False,
+) -> Planned:  # fmt: skip
+    """A model for any number of samples, which the manifest calls `symbol`, up to LLVM IR text.
 
     `two` and `three` are its graphs for 2 and 3 samples along the leading axis of some inputs. Raises UnsupportedError
     where results mix samples, see `tilewright.compiler.batch`.
@@ -110,7 +140,7 @@ def compile_batch(
     for samples in sizes:
         graph = optimise(resized(two, places, samples, sizes[0] // samples), target, trace, conv)
         programs[samples] = lower_graph(graph, target, f"n{samples}_" if len(sizes) > 1 else "")
-    emitted = emit_batch(programs, strides, target)
+    emitted = emit_batch(programs, strides, target, library)
     steps = programs[sizes[0]].steps
     del graph, programs, one
 
@@ -120,27 +150,35 @@ def compile_batch(
 
     inputs = [spec(value.name, value) for value in two.inputs]
     outputs = [spec(name, value) for name, value in zip(two.output_names, two.outputs, strict=True)]
-    return _artifact(two.name, inputs, outputs, steps, emitted, target, Batch(symbol, sizes[0]))
+    return Planned(two.name, tuple(inputs), tuple(outputs), steps, emitted, Batch(symbol, sizes[0]))
 
 
-def _artifact(
-    name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], steps: Sequence[Step], emitted: Emitted,
-    target: Target, batch: Batch | None = None,
-) -> Artifact:  # fmt: skip
-    """Compile emitted code and describe it."""
+def _artifact(planned: Planned, target: Target) -> Artifact:
+    """Compile a planned model for this process."""
+    code, constants = compile_planned(planned, planned.emitted.text, target)
+    pool = pool_code(target) if planned.emitted.shared else b""
+    return Artifact(code, constants, manifest_of(planned, target), pool)
+
+
+def compile_planned(planned: Planned, text: str, target: Target) -> tuple[bytes, Array]:
+    """Object code of the text, and the model's packed constants."""
     started = time.perf_counter()
     with ThreadPoolExecutor(1) as beside:  # LLVM and NumPy both let go of the interpreter lock
-        packing = beside.submit(pack_constants, emitted)
-        code = compile_module(emitted.text, target)
+        packing = beside.submit(pack_constants, planned.emitted)
+        code = compile_module(text, target)
         constants = packing.result()
-    pool = pool_code(target) if emitted.shared else b""
     log.debug("compile: %.1f ms, %d bytes of code", (time.perf_counter() - started) * 1e3, len(code))
-    kernels = tuple(map(kernel_spec, steps, emitted.calls, emitted.live))
-    manifest = Manifest(
-        name, ENTRY, tuple(inputs), tuple(outputs), emitted.workspace_bytes, emitted.workspace_bound,
-        emitted.thread_bytes, kernels, target.name, version("tilewright"), batch,
+    return code, constants
+
+
+def manifest_of(planned: Planned, target: Target) -> Manifest:
+    """The description of a planned model."""
+    emitted = planned.emitted
+    kernels = tuple(map(kernel_spec, planned.steps, emitted.calls, emitted.live))
+    return Manifest(
+        planned.name, ENTRY, planned.inputs, planned.outputs, emitted.workspace_bytes, emitted.workspace_bound,
+        emitted.thread_bytes, kernels, target.name, version("tilewright"), planned.batch,
     )  # fmt: skip
-    return Artifact(code, constants, manifest, pool)
 
 
 def kernel_spec(step: Step, call: EntryCall, live: int) -> KernelSpec:

@@ -11,7 +11,7 @@ Which samples come together depends on `n` alone. The workspace is used anew by 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tilewright.compiler.codegen.entry import SPACES
+from tilewright.compiler.codegen.entry import SPACES, TIMED
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,17 @@ class Strides:
     outputs: tuple[int, ...]
 
 
-def emit_batch_entry(name: str, pieces: Sequence[tuple[int, str]], strides: Strides) -> str:
-    """LLVM IR text of the entry point `name`. `pieces` are (samples, entry point), the largest first, 1 the last."""
+def emit_batch_entry(
+    name: str, pieces: Sequence[tuple[int, str]], strides: Strides, linkage: str = "", timed: bool = False
+) -> str:
+    """LLVM IR text of the entry point `name`. `pieces` are (samples, entry point), the largest first, 1 the last.
+
+    If it is timed, so are they.
+    """
+    more = TIMED if timed else ""
     arrays = {"inputs": strides.inputs, "outputs": strides.outputs}
     params = ", ".join([*(f"ptr %{space}" for space in SPACES), "ptr %pool", "i32 %threads"])
-    lines = [f"define i32 @{name}({params}, i64 %n) #0 {{", "entry:"]
+    lines = [f"define {linkage}i32 @{name}({params}, i64 %n{more}) #0 {{", "entry:"]
     lines += [f"  %{space}.here = alloca [{max(len(bytes), 1)} x ptr]" for space, bytes in arrays.items()]
     lines.append(f"  br label %some{pieces[0][0]}")
     start, before = "0", "entry"
@@ -53,7 +59,7 @@ def emit_batch_entry(name: str, pieces: Sequence[tuple[int, str]], strides: Stri
                 ]
         lines += [
             f"  %code{samples} = call i32 @{entry}(ptr %inputs.here, ptr %outputs.here, ptr %constants, "
-            "ptr %workspace, ptr %pool, i32 %threads)",
+            f"ptr %workspace, ptr %pool, i32 %threads{more})",
             f"  %next{samples} = add i64 %first{samples}, {samples}",
             f"  br label %some{samples}",
         ]

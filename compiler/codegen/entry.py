@@ -10,6 +10,10 @@ With a pool (see `pool`) and more than one thread, a second body runs: it writes
 worth sharing into an array on its stack and hands the pool the kernel's thunk, which computes one chunk from it:
 
     define internal void @conv_direct_0.chunk(ptr %frame, i32 %chunk, i32 %slot)
+
+A timed entry point has two parameters more, `ptr %profile, ptr %user`, and says after each call how long it took:
+
+    call void @tw.report(ptr %profile, ptr %user, i32 KERNEL, i64 STARTED)     STARTED = call i64 @tw.clock()
 """
 
 from collections.abc import Sequence
@@ -18,6 +22,9 @@ from typing import Literal
 
 Space = Literal["inputs", "outputs", "constants", "workspace"]
 SPACES: tuple[Space, ...] = ("inputs", "outputs", "constants", "workspace")
+CLOCK, REPORT = "tw.clock", "tw.report"
+TIMED = ", ptr %profile, ptr %user"
+"""What timed entry points take more."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,11 @@ class EntryCall:
 
 
 class _Body:
-    """The lines of one body; every pointer is made once."""
+    """The lines of one body; every pointer is made once. `timed` is the number of the first kernel to report."""
 
-    def __init__(self, prefix: str, index: str) -> None:
-        self.prefix, self.index = prefix, index
+    def __init__(self, prefix: str, index: str, timed: int | None) -> None:
+        self.prefix, self.index, self.timed = prefix, index, timed
+        self.calls = 0
         self.lines: list[str] = []
         self.names: dict[Location, str] = {}
 
@@ -72,11 +80,25 @@ class _Body:
         self.lines.append(f"  {self.names[location]} = {text}")
         return self.names[location]
 
+    def call(self, line: str) -> None:
+        """A kernel call, with its time if that is wanted."""
+        number = self.calls
+        self.calls += 1
+        if self.timed is None:
+            self.lines.append(line)
+            return
+        started, kernel = f"%{self.prefix}t{number}", -1 if self.timed < 0 else self.timed + number
+        self.lines += [
+            f"  {started} = call i64 @{CLOCK}()",
+            line,
+            f"  call void @{REPORT}(ptr %profile, ptr %user, i32 {kernel}, i64 {started})",
+        ]
+
     def straight(self, call: EntryCall) -> None:
         """All items of a call, here."""
         arguments = [f"ptr {self.pointer(location)}" for location in call.buffers]
         arguments += [f"{self.index} 0", f"{self.index} {call.items}"]
-        self.lines.append(f"  call void @{call.symbol}({', '.join(arguments)})")
+        self.call(f"  call void @{call.symbol}({', '.join(arguments)})")
 
     def shared(self, call: EntryCall) -> None:
         """The call's chunks through the pool."""
@@ -86,22 +108,27 @@ class _Body:
                 f"  %f{len(self.lines)} = getelementptr ptr, ptr %frame, i64 {position}",
                 f"  store ptr {pointer}, ptr %f{len(self.lines)}",
             ]
-        self.lines.append(
-            f"  call void %parallel(ptr @{call.symbol}.chunk, ptr %frame, i32 {call.chunks}, i32 %threads)"
-        )
+        self.call(f"  call void %parallel(ptr @{call.symbol}.chunk, ptr %frame, i32 {call.chunks}, i32 %threads)")
 
 
-def emit_entry(name: str, calls: Sequence[EntryCall], index: str = "i64", linkage: str = "") -> str:
-    """LLVM IR text of the entry point `name` and of the thunks it hands to the pool; `index` is the type of items."""
+def emit_entry(
+    name: str, calls: Sequence[EntryCall], index: str = "i64", linkage: str = "", timed: int | None = None
+) -> str:
+    """LLVM IR text of the entry point `name` and of the thunks it hands to the pool; `index` is the type of items.
+
+    A timed one reports kernels from number `timed` on, or all as -1 if that is negative. It has no thunks of its
+    own: it stands beside one for the same calls that is not timed.
+    """
     params = ", ".join([*(f"ptr %{space}" for space in SPACES), "ptr %pool", "i32 %threads"])
-    straight = _Body("", index)
+    params += TIMED if timed is not None else ""
+    straight = _Body("", index, timed)
     for call in calls:
         straight.straight(call)
     parallel = [call for call in calls if call.chunks > 1]
     head = f"define {linkage}i32 @{name}({params}) #0 {{"
     if not parallel:
         return "\n".join([head, *straight.lines, "  ret i32 0", "}", ""])
-    shared = _Body("p", index)
+    shared = _Body("p", index, timed)
     for call in calls:
         shared.straight(call) if call.chunks == 1 else shared.shared(call)
     lines = [
@@ -124,7 +151,7 @@ def emit_entry(name: str, calls: Sequence[EntryCall], index: str = "i64", linkag
         "}",
         "",
     ]
-    thunks = {call.symbol: _thunk(call, index) for call in parallel}
+    thunks = {call.symbol: _thunk(call, index) for call in parallel if timed is None}
     return "\n".join([*thunks.values(), *lines])
 
 

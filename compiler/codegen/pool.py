@@ -103,7 +103,7 @@ _TEXT = """
 @owner = internal global i32 0                     ; the process that the workers live in
 @starting = internal global i32 0                  ; the process of which a thread is in start(), else 0
 @blocked = internal constant i64 {signals}
-@{symbol} = constant {{ ptr, ptr }} {{ ptr @start, ptr @parallel }}
+@{symbol} = {linkage}constant {{ ptr, ptr }} {{ ptr @start, ptr @parallel }}
 
 declare i64 @syscall(i64, ...) nounwind
 declare i32 @pthread_create(ptr, ptr, ptr, ptr) nounwind
@@ -359,8 +359,8 @@ def has_pool(target: Target) -> bool:
     return "linux" in target.triple and target.triple.split("-")[0] in _MACHINES
 
 
-def emit_pool(target: Target, symbol: str = "tw_pool") -> str:
-    """LLVM IR text of the pool as the constant `symbol`; all else is internal.
+def emit_pool(target: Target, symbol: str = "tw_pool", linkage: str = "") -> str:
+    """LLVM IR text of the pool as the constant `symbol` of this linkage; all else is internal.
 
     Raises UnsupportedError where there is none.
     """
@@ -369,7 +369,7 @@ def emit_pool(target: Target, symbol: str = "tw_pool") -> str:
     machine = _MACHINES[target.triple.split("-")[0]]
     futexes = {"WAIT": 0 | 128, "WAKE": 1 | 128, "WAIT_BITSET": 9 | 128, "WAKE_BITSET": 10 | 128}
     numbers = {field.name: getattr(machine, field.name) for field in fields(machine)}
-    return _TEXT.format(symbol=symbol, signals=_SIGNALS - (1 << 64), **numbers, **futexes)
+    return _TEXT.format(symbol=symbol, linkage=linkage, signals=_SIGNALS - (1 << 64), **numbers, **futexes)
 
 
 def pool_code(target: Target) -> bytes:
