@@ -7,6 +7,7 @@
     reductions      Mean, ArgMax ...
     linear          Conv2D, MatMul, pooling, and their fused forms
     normalisation   FusedBatchNorm, LRN
+    sources         Const, PlaceholderWithDefault
     images          ResizeBilinear, DepthToSpace, SpaceToBatch ...
 """
 
@@ -19,6 +20,17 @@ from tilewright.frontends.tensorflow.operators import (
     normalisation,
     reductions,
     shapes,
+    sources,
 )
 
-__all__ = ["activations", "arithmetic", "images", "indexing", "linear", "normalisation", "reductions", "shapes"]
+__all__ = [
+    "activations",
+    "arithmetic",
+    "images",
+    "indexing",
+    "linear",
+    "normalisation",
+    "reductions",
+    "shapes",
+    "sources",
+]
