@@ -25,12 +25,14 @@ STAGES = (
     "compiler.passes",
     "compiler.kernels",
     "compiler.codegen",
+    "compiler.link",
     "compiler.lower",
     "compiler.targets",
     "compiler.probe",
     "compiler.winograd",
 )
-PUBLIC = (*STAGES, "compiler", "frontends", "runtime", "runtime.artifact")
+RUNTIME = ("runtime.artifact", "runtime.elf", "runtime.seal")
+PUBLIC = (*STAGES, "compiler", "frontends", "runtime", *RUNTIME)
 
 # Part -> the other parts that it may import, all without the leading `tilewright.`; the public interface
 # itself is "". A module belongs to the longest name listed here. Every part may import itself and `errors`.
@@ -54,10 +56,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "compiler.kernels",
         "compiler.targets",
     ),
+    "compiler.link": RUNTIME,
     "compiler": (*STAGES, "runtime.artifact"),
     "frontends": ("compiler.ops", "compiler.ir", "compiler.ir.types"),
     "runtime.artifact": (),
-    "runtime": ("runtime.artifact",),
+    "runtime.elf": (),
+    "runtime.seal": ("runtime.elf",),
+    "runtime": RUNTIME,
     "": PUBLIC,
     "cli": ("", *PUBLIC),
     "__main__": ("cli",),
