@@ -154,6 +154,8 @@ def arithmetic() -> Iterator[Case]:
                "BitwiseXor"):  # fmt: skip
         yield Case(op, (small, divisor))
         yield Case(op, (small.astype(I64), divisor.astype(I64)))
+    yield Case("Tan", (floats(7),))
+    yield Case("TruncateMod", (floats(2, 3), floats(3, seed=1)))
     yield Case("FloorDiv", (ints(6, low=0, dtype=U8), vec(3, dtype=U8)))
     yield Case("Pow", (np.abs(floats(3, 4)) + F32(0.1), floats(4, seed=3)))
     yield Case("Pow", (floats(3, 4), scalar(2, F32)), fixed=(1,), note="square")

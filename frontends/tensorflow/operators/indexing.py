@@ -101,7 +101,7 @@ def split_sizes(call: Call) -> list[Value]:
 # ---- gathers
 
 
-@operator("Gather", "ResourceGather")
+@operator("Gather")
 def gather(call: Call) -> Value:
     return composites.gather(call.g, call.operand(0), call.operand(1), 0, call.whole("batch_dims", 0))
 
