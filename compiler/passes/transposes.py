@@ -8,10 +8,11 @@
 
 A graph with the channels last has a transpose before and one behind every convolution, since ours take the
 channels first. What stands between moves over: element-wise operations (their constants are turned round),
-reductions, pads, slices, concatenations, resizing, and reshapes that keep the turned axes apart. A transpose that
-only moves axes of one element is a reshape. What is left stands at inputs, at outputs, or where the order matters.
+reductions, pads, slices, concatenations, resizing, and reshapes; of what a reshape needs in order, only that is
+turned before it. A transpose that only moves axes of one element is a reshape. What is left stands at inputs, at
+outputs, or where the order matters.
 
-The result is taken only if it moves fewer elements than before.
+The result is taken only if it moves fewer elements than before, or as many in fewer transposes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,20 +35,18 @@ Change = tuple[Sequence[Node], Mapping[Value, Value]]
 
 def move_transposes(graph: Graph) -> Graph:
     """Apply the pass of the module's docstring."""
-    before = moved_elements(graph)
-    if not before:
+    before = cost(graph)
+    if before == (0, 0):
         return graph
     moved = remove_dead(merge_equal(_Sinking(graph).run()))
-    return moved if moved_elements(moved) < before else graph
+    return moved if cost(moved) < before else graph
 
 
-def moved_elements(graph: Graph) -> int:
-    """Elements that the graph's transposes put in another order."""
-    return sum(
-        node.result.type.elements
-        for node in graph.nodes
-        if isinstance(node.attrs, Transpose) and not keeps_order(node.operands[0].type.shape, node.attrs.perm)
-    )
+def cost(graph: Graph) -> tuple[int, int]:
+    """How many elements the graph's transposes put in another order, and how many transposes there are."""
+    perms = [(node, node.attrs.perm) for node in graph.nodes if isinstance(node.attrs, Transpose)]
+    moving = [node for node, perm in perms if not keeps_order(node.operands[0].type.shape, perm)]
+    return sum(node.result.type.elements for node in moving), len(perms)
 
 
 def keeps_order(shape: Shape, perm: Perm) -> bool:
@@ -61,7 +60,7 @@ def inverse(perm: Perm) -> Perm:
     return tuple(perm.index(axis) for axis in range(len(perm)))
 
 
-def turned(values: Sequence[int], perm: Perm) -> tuple[int, ...]:
+def turned(values: Sequence[int], perm: Sequence[int]) -> tuple[int, ...]:
     """One number an axis, in the order that a transpose gives the axes."""
     return tuple(values[axis] for axis in perm)
 
@@ -136,6 +135,7 @@ class _Sinking:
         source, perm = self.sources[x]
         attrs: Attrs | None = None
         after = perm
+        before: list[Node] = []
         match node.attrs:
             case Pad() as pad:
                 attrs = _turned_pad(pad, inverse(perm))
@@ -156,10 +156,14 @@ class _Sinking:
                 found = _reshape_first(source.type.shape, perm, shape)
                 if found is None:
                     return None
-                attrs, after = Reshape(shape=found[0]), found[1]
+                first, inner, after = found
+                attrs = Reshape(shape=inner)
+                if first != tuple(range(len(first))):
+                    before.append(new_node("transpose", [source], Transpose(perm=first), source=node.source))
+                    source = before[0].result
         if attrs is None:
             return None
-        return self.swapped(node, [source, *node.operands[1:]], attrs, after, [])
+        return self.swapped(node, [source, *node.operands[1:]], attrs, after, before)
 
     def swapped(
         self, node: Node, operands: Sequence[Value], attrs: Attrs, perm: Perm, before: Sequence[Node]
@@ -225,30 +229,29 @@ def _without(perm: Perm, gone: Sequence[int]) -> Perm:
     return tuple(kept.index(axis) for axis in perm if axis not in gone)
 
 
-def _reshape_first(source: Shape, perm: Perm, shape: Shape) -> tuple[Shape, Perm] | None:
-    """A reshape of a transpose as a transpose of a reshape: the reshape's shape and the transpose.
+def _reshape_first(source: Shape, perm: Perm, shape: Shape) -> tuple[Perm, Shape, Perm] | None:
+    """A reshape of a transpose as a transpose, a reshape and a transpose; the first, if at all, a smaller one.
 
-    The axes before and behind fall into groups of equally many elements. It is possible where the axes of
-    each group stand side by side, in order, in the source, too.
+    The axes before and behind the reshape fall into groups of equally many elements. What the reshape needs is that
+    the axes of a group stand side by side and in order; the groups can be turned behind it. None where the second
+    transpose would do nothing.
     """
     if 0 in shape:
         return None
-    groups = _groups(turned(source, perm), shape)
     pieces = []
-    for first, second in groups:
+    for first, second in _groups(turned(source, perm), shape):
         axes = [perm[axis] for axis in first]
         wide = [axis for axis in axes if source[axis] != 1]
-        if wide != sorted(wide) or any(source[axis] != 1 for axis in _between(wide)):
-            return None
-        pieces.append((wide[0] if wide else -1, second))
+        pieces.append((min(wide, default=-1), axes, second))
     order = sorted(range(len(pieces)), key=lambda index: pieces[index][0])
-    made = [axis for index in order for axis in pieces[index][1]]
-    return tuple(shape[axis] for axis in made), tuple(made.index(axis) for axis in range(len(shape)))
-
-
-def _between(axes: Sequence[int]) -> list[int]:
-    """The axes from the first to the last of `axes` that are not among them."""
-    return [axis for axis in range(axes[0], axes[-1]) if axis not in axes] if axes else []
+    before = tuple(axis for index in order for axis in pieces[index][1])
+    made = [axis for index in order for axis in pieces[index][2]]
+    after = tuple(made.index(axis) for axis in range(len(shape)))
+    if keeps_order(source, before):
+        before = tuple(range(len(before)))
+    elif after == tuple(range(len(after))):
+        return None
+    return before, turned(shape, made), after
 
 
 def _groups(one: Shape, other: Shape) -> list[tuple[list[int], list[int]]]:
