@@ -6,6 +6,7 @@
     %t: f32 64x2 = transpose    %t: f32 64x3 = transpose   along axis 1
     %s: f32 64 = reduce_sum     ..                         refused: node and primitive are named
 
+    two, three = batch_graphs(translate, {"x": ("N", 3, 8, 8)})
     samples = follow(two, three)      {%x: Along(axis=0), %y: Along(axis=0), ..}
     eight = resized(two, samples, 8)  the same graph for 8 samples
 
@@ -28,7 +29,7 @@ from tilewright.compiler.ops import PRIMITIVES, infer
 from tilewright.compiler.ops.gather import Gather
 from tilewright.compiler.ops.movement import Broadcast, Concat, Pad, Reshape, Slice, Transpose
 from tilewright.compiler.ops.reduction import ArgReduce, Reduce
-from tilewright.errors import CompileError, UnsupportedError
+from tilewright.errors import CompileError, ShapeNeededError, TilewrightError, UnsupportedError
 
 SIZES = (2, 3)
 """The numbers of samples of the two graphs that are compared."""
@@ -56,6 +57,41 @@ class Along:
 
 
 Places = Mapping[Value, Along]
+NamedShape = tuple[int | str, ...]
+
+
+def batch_graphs(make: Callable[[Mapping[str, Shape]], Graph], shapes: Mapping[str, NamedShape]) -> tuple[Graph, Graph]:
+    """The graphs that `compile_batch` takes; `make` gives the graph for shapes without names.
+
+    Raises UnsupportedError where the model fits only one sample at a time.
+    """
+
+    def numbered(samples: int) -> Graph:
+        return make({name: tuple(samples if isinstance(dim, str) else dim for dim in s) for name, s in shapes.items()})
+
+    try:
+        two, three = (numbered(samples) for samples in SIZES)
+    except ShapeNeededError:
+        raise
+    except TilewrightError as error:
+        try:
+            numbered(1)
+        except TilewrightError:
+            raise error from error.__cause__
+        raise UnsupportedError(
+            f"the model takes one sample, not several: {error.message}. Export it with a dynamic leading dimension, or "
+            "give the number 1 for it",
+            model=error.model, node=error.node, operator=error.operator,
+        ) from error  # fmt: skip
+    return two, three
+
+
+def batch_shapes(two: Graph, three: Graph, symbol: str) -> dict[str, NamedShape]:
+    """The shapes of all inputs, `symbol` in place of the number of samples."""
+    return {
+        value.name: value.type.shape if value.type == other.type else (symbol, *value.type.shape[1:])
+        for value, other in zip(two.inputs, three.inputs, strict=True)
+    }
 
 
 def follow(two: Graph, three: Graph) -> dict[Value, Along]:
@@ -193,7 +229,11 @@ class _Walk:
                 self.constant(site, operand, other)
             elif self.twins.get(operand) is not other:
                 site.refuse("which values it takes depends on the number of samples")
-        place = _shared(site) if site.alike() else _rule(node.op)(site)
+        place = None
+        if site.alike():
+            site.same_attrs()
+        else:
+            place = _rule(node.op)(site)
         for result, other in zip(node.results, twin.results, strict=True):
             self.twins[result] = other
             self.check(site, result.type, other.type, place)
@@ -351,11 +391,6 @@ def _rule(op: str) -> Rule:
 
 def _unknown(site: _Site) -> NoReturn:
     site.refuse("it may mix the samples of a batch")
-
-
-def _shared(site: _Site) -> None:
-    """Nothing has samples: the results are the same for all of them."""
-    site.same_attrs()
 
 
 def _elementwise(site: _Site) -> Along:

@@ -18,6 +18,7 @@ from tilewright.compiler.codegen.pool import has_pool
 from tilewright.compiler.ir import Graph, Value
 from tilewright.compiler.ir.graph import Array
 from tilewright.compiler.ir.pages import release
+from tilewright.compiler.loops.whole import one_item
 from tilewright.compiler.lower.chunks import chunks
 from tilewright.compiler.lower.context import Step
 from tilewright.compiler.passes.memory import ALIGNMENT, Place, plan_memory
@@ -118,7 +119,7 @@ def emit_batch(
 
 
 def _digest(array: Array) -> bytes:
-    return blake3(np.ascontiguousarray(array).reshape(-1).view(np.uint8)).digest()
+    return blake3(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).digest()
 
 
 def _index(target: Target) -> str:
@@ -130,7 +131,8 @@ def _emitted(
     programs: Sequence[Program], bodies: Sequence[_Body], entries: str, constants: dict[Value, Array],
     starts: Mapping[Value, int], target: Target, library: bool,
 ) -> Emitted:  # fmt: skip
-    functions = list({step.kernel.function: None for program in programs for step in program.steps})
+    kernels = {step.kernel.function: step.kernel for program in programs for step in program.steps}
+    functions = [one_item(function) if kernel.items == 1 else function for function, kernel in kernels.items()]
     # In this process kernels stay visible, so that each can be timed alone; hidden: calls need no detour.
     text = emit_module(functions, entries, "internal " if library else "hidden ", target)
     return Emitted(

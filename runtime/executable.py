@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from functools import cache
 
 from tilewright.errors import CallError
-from tilewright.runtime.artifact import Artifact, aligned_empty
+from tilewright.runtime.artifact import Artifact, Manifest, aligned_empty
 from tilewright.runtime.jit import Engine
 from tilewright.runtime.model import Array, pointers
 
-_SIGNATURE = ctypes.CFUNCTYPE(ctypes.c_int32, *(ctypes.c_void_p,) * 5, ctypes.c_int32)
+_ARGUMENTS = (*(ctypes.c_void_p,) * 5, ctypes.c_int32)
+_SIGNATURE = ctypes.CFUNCTYPE(ctypes.c_int32, *_ARGUMENTS)
+_BATCH_SIGNATURE = ctypes.CFUNCTYPE(ctypes.c_int32, *_ARGUMENTS, ctypes.c_int64)
 
 
 class Executable:
@@ -28,21 +30,24 @@ class Executable:
         self.manifest = artifact.manifest
         self.constants = artifact.constants
         self._engine = Engine(artifact.code)
-        self._entry = _SIGNATURE(self._engine.address(artifact.manifest.entry))
+        signature = _SIGNATURE if self.manifest.batch is None else _BATCH_SIGNATURE
+        self._entry = signature(self._engine.address(self.manifest.entry))
+        self._batched = None if self.manifest.batch is None else _batched(self.manifest)
         self._pool = pool_address(artifact.pool) if threads > 1 and artifact.pool else None
         self._threads = threads if self._pool else 1
         self._workspace_bytes = self.manifest.workspace_bytes + (self._threads - 1) * self.manifest.thread_bytes
         self._workspaces: list[Array] = []
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
-        """Compute `outputs` from `inputs`: dense arrays of exactly the manifest's types."""
+        """Compute `outputs` from `inputs`: dense arrays of exactly the manifest's types, of equally many samples."""
+        samples = () if self._batched is None else (len(inputs[self._batched]),)
         try:
             workspace = self._workspaces.pop()
         except IndexError:
             workspace = aligned_empty(self._workspace_bytes)
         code = self._entry(
             pointers(inputs), pointers(outputs), self.constants.ctypes.data, workspace.ctypes.data, self._pool,
-            self._threads,
+            self._threads, *samples,
         )  # fmt: skip
         self._workspaces.append(workspace)
         if code:
@@ -51,6 +56,11 @@ class Executable:
     def address(self, symbol: str) -> int:
         """Where a function of the code lies: the entry point, or a kernel of the manifest."""
         return self._engine.address(symbol)
+
+
+def _batched(manifest: Manifest) -> int:
+    """The first input that has samples."""
+    return next(index for index, spec in enumerate(manifest.inputs) if any(isinstance(dim, str) for dim in spec.shape))
 
 
 @cache

@@ -22,7 +22,7 @@ from tilewright.errors import CallError
 from tilewright.runtime.artifact import Manifest, TensorSpec, aligned_empty
 
 Array = npt.NDArray[Any]
-Shapes = tuple[tuple[int, ...], ...]
+Shapes = tuple[tuple[int | str, ...], ...]
 
 LARGE = 1 << 14
 """Bytes from which alignment is worth its time."""
@@ -48,7 +48,8 @@ class Model:
     A call is computed by `threads` threads, the caller one of them.
 
     A dimension that is not known before a call is given by its name, a string; outputs have their shapes only
-    once all inputs have.
+    once all inputs have. Not so with a `batch`: that is the name of a leading dimension that may differ from call to
+    call, with one compiled form for all of them.
     """
 
     def __init__(
@@ -58,11 +59,14 @@ class Model:
         output_names: Sequence[str],
         specialise: Specialise,
         threads: int = 1,
+        batch: str | None = None,
     ) -> None:
         self.name = name
         self.threads = threads
+        self.batch = batch
         self._inputs = tuple(inputs)
         self._dtypes = tuple(np.dtype(dtype) for _, dtype, _ in inputs)
+        self._skips = tuple(int(batch is not None and shape[:1] == (batch,)) for _, _, shape in inputs)
         self._output_names = tuple(output_names)
         self._specialise = specialise
         self._made: dict[Shapes, Runnable] = {}
@@ -78,13 +82,13 @@ class Model:
         """Name, dtype and shape of each output; raises CallError while input dimensions are unknown."""
         shapes = tuple(shape for _, _, shape in self._inputs)
         for spec in self.inputs:
-            if any(isinstance(dim, str) for dim in spec.shape):
+            if self.batch is None and any(isinstance(dim, str) for dim in spec.shape):
                 raise CallError(
                     f"the outputs' shapes follow from those of the inputs, and {spec} has unknown dimensions; "
                     "give them with shapes= when compiling, or call the model",
                     model=self.name,
                 )
-        return self.executable(shapes).manifest.outputs  # type: ignore[arg-type]
+        return self.executable(shapes).manifest.outputs
 
     def executable(self, shapes: Shapes) -> Runnable:
         """The code for these input shapes, made at the first request."""
@@ -133,12 +137,21 @@ class Model:
     def _run(self, arrays: Sequence[Any], out: Sequence[Array | None] | None) -> list[Array]:
         bound = [
             given
-            if type(given) is np.ndarray and given.dtype is dtype and given.shape == spec[2] and given.flags.carray
+            if type(given) is np.ndarray
+            and given.dtype is dtype
+            and given.shape[skip:] == spec[2][skip:]
+            and given.ndim >= skip
+            and given.flags.carray
             else self._bind(given, *spec)
-            for given, spec, dtype in zip(arrays, self._inputs, self._dtypes, strict=True)
+            for given, spec, dtype, skip in zip(arrays, self._inputs, self._dtypes, self._skips, strict=True)
         ]
-        executable = self.executable(tuple([array.shape for array in bound]))
-        specs = executable.manifest.outputs
+        if self.batch is None:
+            executable = self.executable(tuple([array.shape for array in bound]))
+            specs = executable.manifest.outputs
+        else:
+            samples = self._samples(bound)
+            executable = self.executable(tuple([shape for _, _, shape in self._inputs]))
+            specs = tuple([sized(spec, samples) for spec in executable.manifest.outputs])
         if out is None:
             targets = [empty(spec) for spec in specs]
         else:
@@ -147,6 +160,22 @@ class Model:
             bound = [a.copy() if any(np.may_share_memory(a, o) for o in held) else a for a in bound]
         executable.run(bound, targets)
         return targets
+
+    def _samples(self, arrays: Sequence[Array]) -> int:
+        """The size of the batch, in which all inputs that have one must agree."""
+        found: dict[int, str] = {
+            array.shape[0]: name
+            for array, (name, _, _), skip in zip(arrays, self._inputs, self._skips, strict=True)
+            if skip
+        }
+        if len(found) > 1:
+            (first, name), (second, other) = list(found.items())[:2]
+            raise CallError(
+                f"input '{name}' has {first} samples along its leading dimension and input '{other}' has {second}; "
+                "give as many to both",
+                model=self.name,
+            )
+        return next(iter(found))
 
     def _targets(self, given: list[Array | None], specs: Sequence[TensorSpec]) -> list[Array]:
         """The arrays to write into: those given, checked, and new ones for the others."""
@@ -196,6 +225,13 @@ class Model:
             problem = "is read-only"
         if problem:
             raise CallError(f"out for '{spec.name}' {problem}", model=self.name)
+
+
+def sized(spec: TensorSpec, samples: int) -> TensorSpec:
+    """A tensor with the number of samples in place of the leading dimension's name, if it has one."""
+    if not spec.shape or isinstance(spec.shape[0], int):
+        return spec
+    return TensorSpec(spec.name, spec.dtype, (samples, *spec.shape[1:]))
 
 
 def empty(spec: TensorSpec) -> Array:

@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from tilewright.runtime.artifact import KernelSpec, aligned_empty
 from tilewright.runtime.executable import Executable
-from tilewright.runtime.model import Array, empty
+from tilewright.runtime.model import Array, empty, sized
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,15 @@ class KernelTime:
 def profile(executable: Executable, inputs: Sequence[Array], rounds: int) -> tuple[KernelTime, ...]:
     """Time every kernel call `rounds` times, at least once, after a round that does not count.
 
-    `inputs` are dense arrays of exactly the manifest's types.
+    `inputs` are dense arrays of exactly the manifest's types. With a symbolic leading dimension, its kernels are those
+    for one tile: samples are repeated to make one.
     """
     manifest = executable.manifest
-    outputs = [empty(spec) for spec in manifest.outputs]
+    tile = 1 if manifest.batch is None else manifest.batch.tile
+    if manifest.batch is not None:
+        specs = [sized(spec, tile) for spec in manifest.inputs]
+        inputs = [np.resize(a, empty(spec).shape) for a, spec in zip(inputs, specs, strict=True)]
+    outputs = [empty(sized(spec, tile)) for spec in manifest.outputs]
     workspace = aligned_empty(manifest.workspace_bytes)
     starts: dict[str, list[int]] = {
         "inputs": [array.ctypes.data for array in inputs],

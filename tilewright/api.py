@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from tilewright.batches import Shape, symbol_of
+from tilewright.compiler.ir.graph import Graph
 from tilewright.compiler.targets import Target, runnable
 from tilewright.errors import CallError, ShapeNeededError, TilewrightError
 from tilewright.reuse import Content, artifact_key, kept, known_content, read_content
@@ -15,7 +17,6 @@ from tilewright.runtime.model import Model
 from tilewright.runtime.threads import count
 
 Source = str | os.PathLike[str] | bytes | Any
-Shape = tuple[int, ...]
 
 
 def compile(
@@ -30,11 +31,17 @@ def compile(
 ) -> Model:
     """Compile a model into native code.
 
-    `source` is the path of an ONNX file, its bytes, or an `onnx.ModelProto`. `outputs` names the tensors to compute
+    `source` is the path of an ONNX file, a TensorFlow GraphDef (binary or text) or a SavedModel's folder; or the bytes
+    of such a file; or a message: `onnx.ModelProto`, or TensorFlow's `GraphDef`, `MetaGraphDef` or `SavedModel`. Its
+    content says which it is. `outputs` names the tensors to compute
     instead of the model's own outputs: tensor names, node names, friendly layer names (`conv1_2`, the activation
     after its ReLU) or layer indices; what they do not need is left out. `shapes` gives input shapes by input
     name, in place of the declared ones. Dimensions that stay unknown are taken from the arrays of a call; each new
     combination of shapes is compiled once and kept.
+
+    A name in place of an input's leading dimension, `shapes={"x": ("N", 3, 224, 224)}`, asks for one compiled form for
+    every number of samples, from 0. The model must compute each sample alone; one that mixes them is refused. What
+    comes out for a sample does not depend on how many there are.
 
     `target` is "host", or a narrower instruction set that the host runs too, such as "x86-64-v3".
 
@@ -56,6 +63,7 @@ def compile(
         raise CallError(f"conv is {conv!r}; it can be 'auto' or 'direct'")
     machine, workers = runnable(target), count(threads)
     fixed = {name: tuple(shape) for name, shape in (shapes or {}).items()}
+    symbol = symbol_of(fixed)
     asked = None if outputs is None else list(outputs)
     store = open_cache() if cache else None
     content = None if store is None else known_content(store, source)
@@ -65,48 +73,60 @@ def compile(
             return found
 
     # Loaded when something has to be compiled, which takes longer than all the rest of a warm start.
-    from tilewright.compiler.pipeline import compile_graph
-    from tilewright.frontends.onnx.model import read_model
-    from tilewright.frontends.onnx.translate import needed_inputs, translate
+    from tilewright.compiler.batch import batch_graphs, batch_shapes
+    from tilewright.compiler.pipeline import compile_batch, compile_graph
+    from tilewright.frontends.formats import load
 
-    loaded = read_model(source)
+    loaded = load(source)
     if store is not None and content is None and isinstance(source, str | os.PathLike):
         content = read_content(store, source, loaded.files)
         if content is not None:
             found = _warm(store, content, loaded.name, asked, fixed, (conv, machine), workers)
             if found is not None:
                 return found
-    ports = needed_inputs(loaded, asked)
+    ports = loaded.needed_inputs(asked)
 
-    def make(given: Mapping[str, Shape]) -> Artifact:
+    def translated(given: Mapping[str, Any]) -> Graph:
+        return loaded.translate(outputs=asked, shapes=given)
+
+    def make(given: Mapping[str, Any]) -> Artifact:
         try:
-            return compile_graph(translate(loaded, outputs=asked, shapes=given), machine, conv=conv)
+            if symbol is not None:
+                return compile_batch(*batch_graphs(translated, given), symbol, machine, conv=conv)
+            return compile_graph(translated(given), machine, conv=conv)
         except TilewrightError as error:
             raise error.located(model=loaded.name) from error.__cause__
 
-    def specialise(actual: tuple[Shape, ...]) -> Executable:
+    def specialise(actual: Sequence[Shape]) -> Executable:
         given = fixed | {port.name: shape for port, shape in zip(ports, actual, strict=True)}
         options = _options(asked, given, conv, machine)
         artifact = kept(store, content, options, os.path.basename(loaded.name), lambda: make(given))
         return Executable(artifact, workers)
 
     try:
-        graph = translate(loaded, outputs=asked, shapes=fixed)
+        if symbol is None:
+            graph = translated(fixed)
+            dims: Mapping[str, Shape] = {value.name: value.type.shape for value in graph.inputs}
+        else:
+            graph, other = batch_graphs(translated, fixed)
+            dims = batch_shapes(graph, other, symbol)
     except ShapeNeededError:
+        if symbol is not None:
+            raise
         inputs = []
         for port in ports:
-            dims = fixed.get(port.name, port.dims)
-            if port.dtype is None or dims is None:
+            declared = fixed.get(port.name, port.dims)
+            if port.dtype is None or declared is None:
                 raise CallError(
                     f"input '{port.name}' declares no rank; give its shape with shapes=", model=loaded.name
                 ) from None
-            named = tuple(f"{port.name}.{i}" if dim is None else dim for i, dim in enumerate(dims))
+            named = tuple(f"{port.name}.{i}" if dim is None else dim for i, dim in enumerate(declared))
             inputs.append((port.name, port.dtype.numpy.name, named))
-        names = [port.name for port in loaded.outputs] if asked is None else [str(name) for name in asked]
+        names = list(loaded.outputs) if asked is None else [str(name) for name in asked]
         return Model(loaded.name, inputs, names, specialise, workers)
-    known = [(value.name, value.type.dtype.numpy.name, value.type.shape) for value in graph.inputs]
-    model = Model(loaded.name, known, graph.output_names, specialise, workers)
-    model.executable(tuple(value.type.shape for value in graph.inputs))
+    known = [(value.name, value.type.dtype.numpy.name, dims[value.name]) for value in graph.inputs]
+    model = Model(loaded.name, known, graph.output_names, specialise, workers, symbol)
+    model.executable(tuple(shape for _, _, shape in known))
     if store is not None and content is not None and content.current():
         note = {"inputs": known, "outputs": graph.output_names}
         store.put_note(store.key("request", content.digest, *_options(asked, fixed, conv, machine)), note)
@@ -136,7 +156,9 @@ def _warm(
     artifact = cache.get(artifact_key(cache, content, _options(outputs, given, *how)))
     if artifact is None:
         return None
-    model = Model(name, inputs, note["outputs"], lambda shapes: Executable(artifact, threads), threads)
+    model = Model(
+        name, inputs, note["outputs"], lambda shapes: Executable(artifact, threads), threads, symbol_of(fixed)
+    )
     model.executable(tuple(shape for _, _, shape in inputs))
     return model
 
