@@ -36,6 +36,9 @@ BAND = 256
 """Pixels of an item, about: enough work to outweigh its start, little enough to share between threads."""
 WIDEST = 7
 """The widest filter row: it stays in registers."""
+UNSTRIDED, STRIDED = 14, 9
+"""The most pixels of a tile elsewhere than on x86. Strides make every input serve fewer of them, and LLVM loads many
+inputs early: with larger tiles it runs out of registers."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,15 @@ def plan(
     if height < 1 or width < 1:
         return None
     room = target.registers - kernel[0] * kernel[1] - 2
-    window = room >= 8
+    # Elsewhere than on x86, multiply-adds take no operand from memory: loads need registers of their own, and the
+    # whole filter beside a tile and its epilogue leaves too few.
+    x86 = target.triple.startswith(("x86", "i686"))
+    window = room >= 8 and x86
     rows = 2 if window and height > 1 else 1
-    pixels = min((room if window else target.registers - kernel[1] - 2) // rows, width)
+    most = target.registers - kernel[1] - 2
+    if not x86:
+        most = min(most, UNSTRIDED if strides[1] == 1 else STRIDED)
+    pixels = min(room // rows if window else most, width)
     band = min(-(-BAND // width // rows) * rows, -(-height // rows) * rows)
     layout = Layout(blocks=((1, lanes),))
     return Plan(
