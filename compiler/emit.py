@@ -15,9 +15,9 @@ from tilewright.compiler.codegen.batch import Strides, emit_batch_entry
 from tilewright.compiler.codegen.entry import EntryCall, Location, Space, emit_entry
 from tilewright.compiler.codegen.llvm import emit_module
 from tilewright.compiler.codegen.pool import has_pool
+from tilewright.compiler.deferred import Constant, Recipe, identity_of, size_of, write
 from tilewright.compiler.ir import Graph, Value
 from tilewright.compiler.ir.graph import Array
-from tilewright.compiler.ir.pages import release
 from tilewright.compiler.loops.whole import one_item
 from tilewright.compiler.lower.chunks import chunks
 from tilewright.compiler.lower.context import Step
@@ -33,11 +33,12 @@ MAX_WORKSPACE = 2**37
 
 @dataclass(frozen=True)
 class Program:
-    """A lowered graph: its steps, the places of values that share buffers."""
+    """A lowered graph: its steps, the places of values that share buffers, and constants that are yet to be computed."""
 
     graph: Graph
     steps: tuple[Step, ...]
     places: Mapping[Value, Place]
+    recipes: Mapping[Value, Recipe]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Emitted:
     text: str
     calls: tuple[EntryCall, ...]
     live: tuple[int, ...]
-    constants: dict[Value, Array]
+    constants: dict[Value, Constant]
     starts: Mapping[Value, int]
     workspace_bytes: int
     workspace_bound: int
@@ -93,14 +94,14 @@ def emit_batch(
 
     `library` as for `emit`; kernels of the largest number are reported with their numbers, others as -1.
     """
-    constants: dict[Value, Array] = {}
+    constants: dict[Value, Constant] = {}
     seen: dict[Hashable, Value] = {}
     twins: dict[Value, Value] = {}
     for program in programs.values():
-        for value, array in _used_constants(program).items():
-            key = value if len(programs) == 1 else (array.nbytes, _digest(array))
+        for value, constant in _used_constants(program).items():
+            key = value if len(programs) == 1 else _key(constant)
             twins[value] = seen.setdefault(key, value)
-            constants.setdefault(twins[value], array)
+            constants.setdefault(twins[value], constant)
     starts = place_constants(constants)
     everywhere = {value: starts[twin] for value, twin in twins.items()}
     bodies = [_body(program, everywhere, target) for program in programs.values()]
@@ -128,7 +129,7 @@ def _index(target: Target) -> str:
 
 
 def _emitted(
-    programs: Sequence[Program], bodies: Sequence[_Body], entries: str, constants: dict[Value, Array],
+    programs: Sequence[Program], bodies: Sequence[_Body], entries: str, constants: dict[Value, Constant],
     starts: Mapping[Value, int], target: Target, library: bool,
 ) -> Emitted:  # fmt: skip
     kernels = {step.kernel.function: step.kernel for program in programs for step in program.steps}
@@ -142,11 +143,12 @@ def _emitted(
     )  # fmt: skip
 
 
-def _used_constants(program: Program) -> dict[Value, Array]:
+def _used_constants(program: Program) -> dict[Value, Constant]:
     """The constants that the steps read."""
     places = program.places
     used = {places[v].root if v in places else v for step in program.steps for v in step.arguments}
-    return {value: array for value, array in program.graph.constants.items() if value in used}
+    constants = (*program.graph.constants.items(), *program.recipes.items())
+    return {value: constant for value, constant in constants if value in used}
 
 
 def _body(program: Program, starts: Mapping[Value, int], target: Target) -> _Body:
@@ -166,7 +168,7 @@ def _body(program: Program, starts: Mapping[Value, int], target: Target) -> _Bod
         value: value.type.bytes
         for touched in uses
         for value in touched
-        if value not in fixed and value not in graph.constants
+        if value not in fixed and value not in starts
     }
     memory = plan_memory(uses, sizes)
     if memory.bytes > MAX_WORKSPACE:
@@ -204,13 +206,13 @@ def _body(program: Program, starts: Mapping[Value, int], target: Target) -> _Bod
     return _Body(tuple(calls), live, memory.bytes, memory.lower_bound, slot)
 
 
-def place_constants(constants: Mapping[Value, Array]) -> dict[Value, int]:
+def place_constants(constants: Mapping[Value, Constant]) -> dict[Value, int]:
     """Where each constant starts in the artifact's bytes: one after the other, aligned."""
     starts: dict[Value, int] = {}
     total = 0
-    for value, array in constants.items():
+    for value, constant in constants.items():
         starts[value] = total
-        total += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+        total += -(-size_of(constant) // ALIGNMENT) * ALIGNMENT
     return starts
 
 
@@ -219,12 +221,12 @@ def pack_constants(emitted: Emitted) -> Array:
 
     They are taken out of `emitted` one by one: at most one is there twice.
     """
-    ends = [start + -(-emitted.constants[v].nbytes // ALIGNMENT) * ALIGNMENT for v, start in emitted.starts.items()]
+    sizes = {value: size_of(constant) for value, constant in emitted.constants.items()}
+    ends = [start + -(-sizes[value] // ALIGNMENT) * ALIGNMENT for value, start in emitted.starts.items()]
     blob = aligned_empty(max(ends, default=0))
     # The largest first: it is there twice while LLVM beside has hardly begun to take memory.
-    for value in sorted(emitted.starts, key=lambda value: -emitted.constants[value].nbytes):
-        start, array = emitted.starts[value], emitted.constants.pop(value)
-        blob[start : start + array.nbytes].view(array.dtype).reshape(array.shape)[...] = array
-        blob[start + array.nbytes :][: -array.nbytes % ALIGNMENT] = 0
-        release(array)
+    for value in sorted(emitted.starts, key=lambda value: -sizes[value]):
+        start, end = emitted.starts[value], emitted.starts[value] + sizes[value]
+        write(emitted.constants.pop(value), blob[start:end])
+        blob[end:][: -sizes[value] % ALIGNMENT] = 0
     return blob
