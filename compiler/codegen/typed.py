@@ -376,11 +376,16 @@ class _Function:
 
     def call(self, line: str, result: str | None, rest: str) -> None:
         """Arguments as the callee declares them; the callee of a pointer as its arguments are."""
-        kind, at = _type(rest)
+        convention = re.match(r"(?:(?:fastcc|cc \d+) )?", rest)
+        assert convention
+        kind, at = _type(rest, convention.end())
         found = re.compile(rf" ({_NAME})\(").match(rest, at)
         if not found:
             raise CompileError(f"'{line.strip()}' cannot be written for other LLVMs; please report this")
         name, end = found[1], _closing(rest, found.end() - 1)
+        if name.startswith("%") and not re.search(r"\bptr\b", line):
+            self.out.append(line)
+            return
         given = [self._argument(argument) for argument in _split(rest[found.end() : end])]
         result_type = kind.partition(" (")[0]
         wanted = [type for type, _, _ in given]
@@ -404,7 +409,7 @@ class _Function:
                 operand = self.cast(operand, type, want)
             arguments.append(f"{want} {operand}")
         into = f"  {result} = " if result else "  "
-        self.out.append(f"{into}call {kind} {name}({', '.join(arguments)}){rest[end + 1 :]}")
+        self.out.append(f"{into}call {convention[0]}{kind} {name}({', '.join(arguments)}){rest[end + 1 :]}")
         self.define(result, result_type)
 
     def _argument(self, text: str) -> tuple[str, str, bool]:
