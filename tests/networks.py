@@ -131,12 +131,14 @@ def draw_weights(module: nn.Module) -> nn.Module:
     return module
 
 
-def export(module: nn.Module, shape: Shape) -> bytes:
-    """The module as an ONNX model with input "x" of `shape` and output "y"."""
+def export(module: nn.Module, shape: Shape, batch: str | None = None) -> bytes:
+    """The module as an ONNX model with input "x" of `shape` and output "y"; `batch` names their leading dimension."""
     file = io.BytesIO()
+    axes = None if batch is None else {"x": {0: batch}, "y": {0: batch}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the TorchScript exporter is deprecated, the other one needs onnxscript
         torch.onnx.export(
-            module, (torch.zeros(shape),), file, dynamo=False, opset_version=17, input_names=["x"], output_names=["y"]
-        )
+            module, (torch.zeros(shape),), file, dynamo=False, opset_version=17, input_names=["x"], output_names=["y"],
+            dynamic_axes=axes,
+        )  # fmt: skip
     return file.getvalue()

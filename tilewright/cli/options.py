@@ -1,7 +1,8 @@
 """What the commands share: options, parsed shapes and arrays, the console.
 
-    parse_shape("x=1x3x224x224")    ("x", (1, 3, 224, 224))
-    parse_size("240x320")           (240, 320)
+    parse_shape("x=1x3x224x224")          ("x", (1, 3, 224, 224))
+    parse_batch_shape("x=Nx3x224x224")    ("x", ("N", 3, 224, 224))
+    parse_size("240x320")                 (240, 320)
 
 Results go to stdout; what is said while work is going on goes to a terminal's stderr.
 """
@@ -32,6 +33,17 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(map(int, parts))
 
 
+def parse_batch_shape(text: str) -> tuple[str, tuple[int | str, ...]]:
+    """An input's name and shape, whose leading dimension may have a name; raises click.BadParameter."""
+    name, separator, dims = text.rpartition("=")
+    symbol, *rest = dims.split("x")
+    if not symbol.isidentifier():
+        return parse_shape(text)
+    if not (name and separator) or not all(part.isascii() and part.isdecimal() for part in rest):
+        raise click.BadParameter(f"'{text}' is not a shape; write it as x=1x3x224x224, or x=Nx3x224x224 for any batch")
+    return name, (symbol, *map(int, rest))
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """A height and width; raises click.BadParameter."""
     height, _, width = text.partition("x")
@@ -52,6 +64,16 @@ shape_option = click.option(
     multiple=True,
     metavar="NAME=DIMS",
     help="The shape of an input, such as x=1x3x224x224; may be repeated.",
+)
+
+
+batch_shape_option = click.option(
+    "--shape",
+    "shapes",
+    type=parse_batch_shape,
+    multiple=True,
+    metavar="NAME=DIMS",
+    help="The shape of an input, such as x=1x3x224x224, or x=Nx3x224x224 for any number of samples; may be repeated.",
 )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from tilewright.api import compile
 from tilewright.cli.options import (
+    batch_shape_option,
     cache_option,
     console,
     conv_option,
@@ -15,7 +16,6 @@ from tilewright.cli.options import (
     names,
     random_array,
     read_array,
-    shape_option,
     shown,
     table,
     threads_option,
@@ -45,7 +45,7 @@ def parse_input(text: str) -> tuple[str, str]:
     metavar="NAME=FILE",
     help="An input's name and its .npy file; may be repeated.",
 )
-@shape_option
+@batch_shape_option
 @click.option("--outputs", metavar="A,B", help="Compute these tensors, nodes or layers instead.")
 @click.option("--output", metavar="DIR", help="Write each output to DIR/NAME.npy.")
 @click.option("--random", type=int, metavar="SEED", help="Fill the inputs that are not given with random numbers.")
@@ -55,7 +55,7 @@ def parse_input(text: str) -> tuple[str, str]:
 def run(
     model: str,
     inputs: tuple[tuple[str, str], ...],
-    shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    shapes: tuple[tuple[str, tuple[int | str, ...]], ...],
     outputs: str | None,
     output: str | None,
     random: int | None,
