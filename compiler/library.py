@@ -15,18 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from blake3 import blake3
 
-from tilewright.compiler.codegen.abi import (
-    ABI_VERSION,
-    ALIGNMENT,
-    ERRORS,
-    MOST_THREADS,
-    Interface,
-    Port,
-    emit_abi,
-    exported_functions,
-    has_libc,
-    weights_header,
-)  # fmt: skip
+from tilewright.compiler.codegen.abi import Interface, Port, emit_abi, exported_functions, has_libc
 from tilewright.compiler.codegen.cpu import checked_features
 from tilewright.compiler.codegen.object import compile_module
 from tilewright.compiler.codegen.pool import emit_pool, has_pool
@@ -36,6 +25,7 @@ from tilewright.compiler.link.header import HeaderFacts, c_name, c_names, header
 from tilewright.compiler.pipeline import Planned, manifest_of
 from tilewright.compiler.targets import Target
 from tilewright.errors import CallError, UnsupportedError
+from tilewright.runtime.abi import ABI_VERSION, ALIGNMENT, ERRORS, MOST_THREADS, weights_header
 from tilewright.runtime.artifact import Manifest, TensorSpec
 
 POOL = "tw.pool"

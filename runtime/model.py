@@ -11,9 +11,11 @@ threads may call one model at the same time.
 
 import ctypes
 import math
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +44,15 @@ class Runnable(Protocol):
 Specialise = Callable[[Shapes], Runnable]
 
 
+class Save(Protocol):
+    """Writes the model as a shared object; the arguments are those of `Model.save`."""
+
+    def __call__(
+        self, path: Path, *, name: str | None, weights: Literal["embed", "external"], linker: str | None,
+        cc: str | None, sysroot: str | None,
+    ) -> None: ...  # fmt: skip
+
+
 class Model:
     """A compiled model; see the module's docstring. `inputs` and `outputs` describe its tensors.
 
@@ -60,6 +71,7 @@ class Model:
         specialise: Specialise,
         threads: int = 1,
         batch: str | None = None,
+        save: Save | None = None,
     ) -> None:
         self.name = name
         self.threads = threads
@@ -69,6 +81,7 @@ class Model:
         self._skips = tuple(int(batch is not None and shape[:1] == (batch,)) for _, _, shape in inputs)
         self._output_names = tuple(output_names)
         self._specialise = specialise
+        self._save = save
         self._made: dict[Shapes, Runnable] = {}
         self._lock = threading.Lock()
 
@@ -100,6 +113,33 @@ class Model:
                     found = self._specialise(shapes)
                     self._made[shapes] = found
         return found
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        weights: Literal["embed", "external"] = "embed",
+        linker: str | None = None,
+        cc: str | None = None,
+        sysroot: str | None = None,
+    ) -> None:
+        """Write the model as a shared object, and a C header of the same stem beside it; `tilewright.load` reads it.
+
+        It runs on processors with the features of the target that the model was compiled for. `name` is what the
+        functions' names begin with, by default the stem of `path`. With weights="external" they are a file of their
+        own, NAME.weights, in the same folder. `linker` is a program that takes ld's arguments, or "builtin"; `cc` one
+        that takes a C compiler's; `sysroot` the folder that it looks for libraries in. By default a linker is found.
+
+        Raises CallError where dimensions are unknown, OutputError and LinkError.
+        """
+        if self._save is None:
+            raise CallError("it is a shared object already; copy the file", model=self.name)
+        if self.batch is None:
+            for spec in self.inputs:
+                if any(isinstance(dim, str) for dim in spec.shape):
+                    raise CallError(f"{spec} has unknown dimensions; give shapes= when compiling", model=self.name)
+        self._save(Path(path), name=name, weights=weights, linker=linker, cc=cc, sysroot=sysroot)
 
     def __call__(self, *arrays: Any, out: Any = None) -> Any:
         """Run on arrays in the order of `inputs`; returns the output, or a tuple of several.

@@ -31,7 +31,7 @@ STAGES = (
     "compiler.probe",
     "compiler.winograd",
 )
-RUNTIME = ("runtime.artifact", "runtime.elf", "runtime.seal")
+RUNTIME = ("runtime.abi", "runtime.artifact", "runtime.elf", "runtime.seal")
 PUBLIC = (*STAGES, "compiler", "frontends", "runtime", *RUNTIME)
 
 # Part -> the other parts that it may import, all without the leading `tilewright.`; the public interface
@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "compiler.probe": (),
     "compiler.winograd": (),
     "compiler.kernels": ("compiler.ir.types", "compiler.loops", "compiler.targets", "compiler.winograd"),
-    "compiler.codegen": ("compiler.loops", "compiler.targets"),
+    "compiler.codegen": ("compiler.loops", "compiler.targets", "runtime.abi"),
     "compiler.lower": (
         "compiler.ir",
         "compiler.ir.types",
@@ -57,8 +57,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "compiler.targets",
     ),
     "compiler.link": RUNTIME,
-    "compiler": (*STAGES, "runtime.artifact"),
+    "compiler": (*STAGES, *RUNTIME),
     "frontends": ("compiler.ops", "compiler.ir", "compiler.ir.types"),
+    "runtime.abi": (),
     "runtime.artifact": (),
     "runtime.elf": (),
     "runtime.seal": ("runtime.elf",),

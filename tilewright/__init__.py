@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from tilewright.columns import hypercolumns as hypercolumns
     from tilewright.runtime.artifact import TensorSpec as TensorSpec
     from tilewright.runtime.model import Model as Model
+    from tilewright.runtime.native import load as load
 
 __version__ = "0.1.0"
-__all__ = ["Hypercolumns", "Model", "TensorSpec", "TilewrightError", "compile", "hypercolumns"]
+__all__ = ["Hypercolumns", "Model", "TensorSpec", "TilewrightError", "compile", "hypercolumns", "load"]
 
 _HOMES = {
     "compile": "tilewright.api",
     "Model": "tilewright.runtime.model",
+    "load": "tilewright.runtime.native",
     "TensorSpec": "tilewright.runtime.artifact",
     "Hypercolumns": "tilewright.columns",
     "hypercolumns": "tilewright.columns",

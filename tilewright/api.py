@@ -13,7 +13,7 @@ from tilewright.reuse import Content, artifact_key, kept, known_content, read_co
 from tilewright.runtime.artifact import Artifact
 from tilewright.runtime.cache import Cache, open_cache
 from tilewright.runtime.executable import Executable
-from tilewright.runtime.model import Model
+from tilewright.runtime.model import Model, Save
 from tilewright.runtime.threads import count
 
 Source = str | os.PathLike[str] | bytes | Any
@@ -65,10 +65,11 @@ def compile(
     fixed = {name: tuple(shape) for name, shape in (shapes or {}).items()}
     symbol = symbol_of(fixed)
     asked = None if outputs is None else list(outputs)
+    save = _saver(source, asked, fixed, conv, machine)
     store = open_cache() if cache else None
     content = None if store is None else known_content(store, source)
     if store is not None and content is not None:
-        found = _warm(store, content, source_name(source), asked, fixed, (conv, machine), workers)
+        found = _warm(store, content, source_name(source), asked, fixed, (conv, machine), workers, save)
         if found is not None:
             return found
 
@@ -81,7 +82,7 @@ def compile(
     if store is not None and content is None and isinstance(source, str | os.PathLike):
         content = read_content(store, source, loaded.files)
         if content is not None:
-            found = _warm(store, content, loaded.name, asked, fixed, (conv, machine), workers)
+            found = _warm(store, content, loaded.name, asked, fixed, (conv, machine), workers, save)
             if found is not None:
                 return found
     ports = loaded.needed_inputs(asked)
@@ -123,9 +124,9 @@ def compile(
             named = tuple(f"{port.name}.{i}" if dim is None else dim for i, dim in enumerate(declared))
             inputs.append((port.name, port.dtype.numpy.name, named))
         names = list(loaded.outputs) if asked is None else [str(name) for name in asked]
-        return Model(loaded.name, inputs, names, specialise, workers)
+        return Model(loaded.name, inputs, names, specialise, workers, save=save)
     known = [(value.name, value.type.dtype.numpy.name, dims[value.name]) for value in graph.inputs]
-    model = Model(loaded.name, known, graph.output_names, specialise, workers, symbol)
+    model = Model(loaded.name, known, graph.output_names, specialise, workers, symbol, save)
     model.executable(tuple(shape for _, _, shape in known))
     if store is not None and content is not None and content.current():
         note = {"inputs": known, "outputs": graph.output_names}
@@ -146,6 +147,7 @@ def _warm(
     fixed: Mapping[str, Shape],
     how: tuple[str, Target],
     threads: int,
+    save: Save,
 ) -> Model | None:
     """The model from the cache, if all shapes are known and it was compiled before."""
     note = cache.note(cache.key("request", content.digest, *_options(outputs, fixed, *how)))
@@ -157,10 +159,30 @@ def _warm(
     if artifact is None:
         return None
     model = Model(
-        name, inputs, note["outputs"], lambda shapes: Executable(artifact, threads), threads, symbol_of(fixed)
+        name, inputs, note["outputs"], lambda shapes: Executable(artifact, threads), threads, symbol_of(fixed), save
     )
     model.executable(tuple(shape for _, _, shape in inputs))
     return model
+
+
+def _saver(
+    source: Source, outputs: Sequence[str | int] | None, fixed: Mapping[str, Shape],
+    conv: Literal["auto", "direct"], machine: Target,
+) -> Save:  # fmt: skip
+    """What `Model.save` does: the model is read and compiled anew, since the code for this process has no header."""
+
+    def save(
+        path: Path, *, name: str | None, weights: Literal["embed", "external"], linker: str | None, cc: str | None,
+        sysroot: str | None,
+    ) -> None:  # fmt: skip
+        from tilewright.aot import Tools, save_model
+
+        save_model(
+            source, path, target=machine, outputs=outputs, shapes=fixed, conv=conv, name=name, weights=weights,
+            tools=Tools(linker, cc, sysroot),
+        )  # fmt: skip
+
+    return save
 
 
 def _options(

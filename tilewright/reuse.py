@@ -85,19 +85,27 @@ def read_content(cache: Cache, path: str | os.PathLike[str], externals: Sequence
     """
     try:
         stamps = tuple(map(stamp, (path, *externals)))
-        digests = [_file_digest(file) for file, *_ in stamps if not os.path.isdir(file)]
+        content = Content(_files_digest(path, externals), stamps)
     except OSError:
         return None
-    folder = os.path.realpath(path if os.path.isdir(path) else Path(path).parent)
-    names = [os.path.relpath(Path(os.path.realpath(file.parent), file.name), folder) for file in externals]
-    digest = blake3(repr([digests, names]).encode()).hexdigest() if externals else digests[0]
-    content = Content(digest, stamps)
     if not content.current():
         return None
     newest = max(max(file[2:4]) for file in stamps) / 1e9
     if time.time() - newest > SETTLED:
-        cache.put_note(cache.key("file", stamps[0]), {"digest": digest, "files": stamps})
+        cache.put_note(cache.key("file", stamps[0]), {"digest": content.digest, "files": stamps})
     return content
+
+
+def digest_of(source: Any, externals: Sequence[Path]) -> str:
+    """The hash of any model's content, "" if it cannot be read; `externals` as for `read_content`."""
+    try:
+        if isinstance(source, str | os.PathLike):
+            return _files_digest(source, externals)
+        if isinstance(source, bytes | bytearray | memoryview):
+            return blake3(source).hexdigest()
+        return blake3(source.SerializeToString(deterministic=True)).hexdigest()
+    except Exception:  # the disk's, or a message of more than 2 GiB
+        return ""
 
 
 def kept(
@@ -118,6 +126,14 @@ def kept(
 def artifact_key(cache: Cache, content: Content, options: Sequence[object]) -> str:
     """Where the code lies that was compiled from `content` with `options`."""
     return cache.key("artifact", content.digest, *options)
+
+
+def _files_digest(path: str | os.PathLike[str], externals: Sequence[Path]) -> str:
+    """The hash of files and the names of all but the first; raises OSError."""
+    digests = [_file_digest(file) for file in map(os.path.realpath, (path, *externals)) if not os.path.isdir(file)]
+    folder = os.path.realpath(path if os.path.isdir(path) else Path(path).parent)
+    names = [os.path.relpath(Path(os.path.realpath(file.parent), file.name), folder) for file in externals]
+    return blake3(repr([digests, names]).encode()).hexdigest() if externals else digests[0]
 
 
 def _file_digest(path: str) -> str:

@@ -24,31 +24,9 @@ from typing import Literal
 from tilewright.compiler.codegen import abi_text
 from tilewright.compiler.codegen.cpu import emit_cpu
 from tilewright.compiler.targets import Target
-
-ABI_VERSION = 1
-ALIGNMENT = 64
-"""Bytes that the workspace and the weights are aligned to."""
-MOST_THREADS = 1024
-"""More count as this many."""
-WEIGHTS_PAGE = 4096
-"""Where the weights begin in a file of their own, after `weights_header`."""
+from tilewright.runtime.abi import ABI_VERSION, ALIGNMENT, ERRORS, MOST_THREADS, WEIGHTS_PAGE
 
 Weights = Literal["embed", "external", "none"]
-
-ERRORS = (
-    ("OK", "success"),
-    ("NULL", "a pointer is NULL"),
-    ("ALIGNMENT", "a pointer is not aligned as it must be"),
-    ("WORKSPACE", "the workspace is too small"),
-    ("DIMS", "the dimensions are not those that the model takes"),
-    ("CAPACITY", "a tensor's memory is too small"),
-    ("WEIGHTS", "the weights are missing or belong to another model"),
-    ("ABI", "the context is not of this version of the interface"),
-    ("CPU", "this processor, or its system, lacks a feature that the code needs"),
-    ("MEMORY", "out of memory"),
-)
-"""Error codes 0, -1, -2 ...: names and what NAME_error_text says."""
-
 
 _CLOCKS = {"linux": 1, "macos": 6}
 """CLOCK_MONOTONIC, where there is clock_gettime."""
@@ -191,11 +169,6 @@ def plain_attributes(target: Target) -> str:
     """Attributes of functions that run on every processor of the architecture."""
     cpu = ' "target-cpu"="x86-64" "target-features"="+sse2"' if target.architecture == "x86_64" else ""
     return f"nounwind{cpu}"
-
-
-def weights_header(size: int, digest: bytes) -> bytes:
-    """The first 64 bytes of a file of weights: magic, version, bytes, BLAKE3 digest."""
-    return b"TWWEIGHT" + (1).to_bytes(8, "little") + size.to_bytes(8, "little") + digest[:32].ljust(40, b"\0")
 
 
 def _starts(counts: Sequence[int]) -> Sequence[int]:

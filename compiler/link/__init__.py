@@ -29,10 +29,8 @@ from tilewright.compiler.link.files import new_file, new_name, write_all
 from tilewright.compiler.link.linkers import BUILTIN, Candidate, Tools, Wanted, candidates, run
 from tilewright.compiler.link.objects import Chunk, with_weights
 from tilewright.errors import LinkError, UnsupportedError
+from tilewright.runtime.abi import WEIGHTS_PAGE
 from tilewright.runtime.seal import seal
-
-WEIGHTS_PAGE = 4096
-"""Where the weights begin in a file of their own."""
 
 __all__ = ["Library", "Tools", "write_archive", "write_header", "write_object", "write_shared"]
 
