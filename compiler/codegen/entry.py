@@ -156,7 +156,7 @@ def emit_entry(
 
 
 def _thunk(call: EntryCall, index: str) -> str:
-    """The function that computes one chunk: items chunk * items / chunks up to where the next chunk begins."""
+    """The function that computes one chunk: items / chunks items, the first ones one more."""
     lines = [f"define internal void @{call.symbol}.chunk(ptr %frame, i32 %chunk, i32 %slot) #0 {{"]
     names = []
     for position in range(len(call.buffers)):
@@ -172,13 +172,15 @@ def _thunk(call: EntryCall, index: str) -> str:
             f"  %scratch = getelementptr i8, ptr %b{len(call.buffers) - 1}, i64 %offset",
         ]
         names[-1] = "ptr %scratch"
-    lines += ["  %this = zext i32 %chunk to i64", "  %next = add i64 %this, 1"]
+    whole, more = divmod(call.items, call.chunks)
+    convert = "zext" if index == "i64" else "bitcast"
+    lines += [f"  %this = {convert} i32 %chunk to {index}", f"  %next = add {index} %this, 1"]
     for bound, number in (("begin", "%this"), ("end", "%next")):
         lines += [
-            f"  %{bound}.product = mul i64 {number}, {call.items}",
-            f"  %{bound} = udiv i64 %{bound}.product, {call.chunks}",
+            f"  %{bound}.even = mul {index} {number}, {whole}",
+            f"  %{bound}.early = icmp ult {index} {number}, {more}",
+            f"  %{bound}.extra = select i1 %{bound}.early, {index} {number}, {index} {more}",
+            f"  %{bound} = add {index} %{bound}.even, %{bound}.extra",
         ]
-        if index != "i64":
-            lines.append(f"  %{bound}.index = trunc i64 %{bound} to {index}")
-        names.append(f"i64 %{bound}" if index == "i64" else f"{index} %{bound}.index")
+        names.append(f"{index} %{bound}")
     return "\n".join([*lines, f"  call void @{call.symbol}({', '.join(names)})", "  ret void", "}", ""])

@@ -19,17 +19,17 @@ afresh.
 The module needs two functions of libc: `pthread_create` and `syscall`. Linux only: it sleeps on a futex.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 
 from tilewright.compiler.codegen.object import compile_module
-from tilewright.compiler.targets import Target
+from tilewright.compiler.targets import Target, by_name
 from tilewright.errors import UnsupportedError
 
 
 @dataclass(frozen=True)
 class _Machine:
-    """What differs between processors: system calls by number, a pause, the floating-point control word."""
+    """What differs between processors: system calls by number, a pause, the floating-point control word, a C long."""
 
     futex: int
     getpid: int
@@ -38,6 +38,7 @@ class _Machine:
     pauses: int
     pause: str
     declarations: str
+    word: str = "i64"
 
 
 _CONTROL_X86 = """
@@ -78,11 +79,25 @@ define internal void @set_control(i64 %control) nounwind {
 }
 """
 
+# Elsewhere workers round as a new thread does.
+_CONTROL_NONE = """
+define internal i64 @control() nounwind {
+  ret i64 0
+}
+
+define internal void @set_control(i64 %control) nounwind {
+  ret void
+}
+"""
+
 # 400 pauses are 20 us on Intel's processors: the gap between two regions of a network. The yield hint of ARM
-# takes no time at all, so there an instruction barrier passes it, some 15 ns each.
+# takes no time at all, so there an instruction barrier passes it, some 15 ns each; elsewhere a fence does.
 _MACHINES = {
-    "x86_64": _Machine(202, 39, 24, 14, 400, "@llvm.x86.sse2.pause()", _CONTROL_X86),
-    "aarch64": _Machine(98, 172, 124, 135, 1200, "@llvm.aarch64.isb(i32 15)", _CONTROL_ARM),
+    "x86_64": _Machine(202, 39, 24, 14, 400, "call void @llvm.x86.sse2.pause()", _CONTROL_X86),
+    "aarch64": _Machine(98, 172, 124, 135, 1200, "call void @llvm.aarch64.isb(i32 15)", _CONTROL_ARM),
+    "riscv64": _Machine(98, 172, 124, 135, 1000, "fence seq_cst", _CONTROL_NONE),
+    "powerpc64le": _Machine(221, 20, 158, 174, 1000, "fence seq_cst", _CONTROL_NONE),
+    "arm": _Machine(240, 20, 158, 175, 1000, "fence seq_cst", _CONTROL_NONE, "i32"),
 }
 
 # All signals but those of faults (ILL 4, TRAP 5, ABRT 6, BUS 7, FPE 8, SEGV 11) and those that libc uses between
@@ -105,7 +120,7 @@ _TEXT = """
 @blocked = internal constant i64 {signals}
 @{symbol} = {linkage}constant {{ ptr, ptr }} {{ ptr @start, ptr @parallel }}
 
-declare i64 @syscall(i64, ...) nounwind
+declare i32 @syscall({word}, ...) nounwind
 declare i32 @pthread_create(ptr, ptr, ptr, ptr) nounwind
 declare i32 @llvm.umin.i32(i32, i32)
 declare i64 @llvm.umin.i64(i64, i64)
@@ -167,7 +182,7 @@ finish:
   %awake = icmp eq i32 %waits, 0
   br i1 %awake, label %look, label %wake
 wake:
-  call i64 (i64, ...) @syscall(i64 {futex}, ptr @done, i64 {WAKE}, i64 1)
+  call i32 ({word}, ...) @syscall({word} {futex}, ptr @done, i32 {WAKE}, i32 1)
   br label %look
 end:
   ret void
@@ -181,18 +196,17 @@ entry:
   %index = sub i32 %slot, 1
   %capped = call i32 @llvm.umin.i32(i32 %index, i32 31)
   %bit = shl i32 1, %capped
-  %mask = zext i32 %bit to i64
   %inverse = xor i32 %bit, -1
   %shared = icmp eq i32 %capped, 31
   %kept = select i1 %shared, i32 -1, i32 %inverse   ; workers that share a bit leave it set
-  call i64 (i64, ...) @syscall(i64 {rt_sigprocmask}, i64 2, ptr @blocked, ptr null, i64 8)
+  call i32 ({word}, ...) @syscall({word} {rt_sigprocmask}, i32 2, ptr @blocked, ptr null, {word} 8)
   br label %work
 work:
   call void @work(i32 %slot)
   br label %spin
 spin:
   %pauses = phi i32 [ 0, %work ], [ %more, %again ]
-  call void {pause}
+  {pause}
   %seen = load atomic i64, ptr @ticket acquire, align 8
   %left = call i32 @remaining(i64 %seen, i32 %slot)
   %some = icmp ne i32 %left, 0
@@ -209,8 +223,9 @@ park:
   br i1 %idle, label %sleep, label %rise
 sleep:
   %upper = lshr i64 %ticket, 32
-  call i64 (i64, ...) @syscall(i64 {futex}, ptr getelementptr (i8, ptr @ticket, i64 4), i64 {WAIT_BITSET},
-                               i64 %upper, ptr null, ptr null, i64 %mask)
+  %value = trunc i64 %upper to i32
+  call i32 ({word}, ...) @syscall({word} {futex}, ptr getelementptr (i8, ptr @ticket, i64 4), i32 {WAIT_BITSET},
+                                i32 %value, ptr null, ptr null, i32 %bit)
   br label %rise
 rise:
   %others = atomicrmw and ptr @sleeping, i32 %kept seq_cst
@@ -246,15 +261,16 @@ publish:
   %power = shl i64 1, %bits
   %all = sub i64 %power, 1
   %asleep = load atomic i32, ptr @sleeping seq_cst, align 4
-  %asleep64 = zext i32 %asleep to i64
-  %mask = and i64 %asleep64, %all
-  %awake = icmp eq i64 %mask, 0
+  %low32 = trunc i64 %all to i32
+  %mask = and i32 %asleep, %low32
+  %awake = icmp eq i32 %mask, 0
   br i1 %awake, label %work, label %wake
 wake:
   %spare = sub i64 %chunks64, 1
-  %count = call i64 @llvm.umin.i64(i64 %spare, i64 %helpers)
-  call i64 (i64, ...) @syscall(i64 {futex}, ptr getelementptr (i8, ptr @ticket, i64 4), i64 {WAKE_BITSET},
-                               i64 %count, ptr null, ptr null, i64 %mask)
+  %count64 = call i64 @llvm.umin.i64(i64 %spare, i64 %helpers)
+  %count = trunc i64 %count64 to i32
+  call i32 ({word}, ...) @syscall({word} {futex}, ptr getelementptr (i8, ptr @ticket, i64 4), i32 {WAKE_BITSET},
+                                i32 %count, ptr null, ptr null, i32 %mask)
   br label %work
 work:
   call void @work(i32 0)
@@ -265,7 +281,7 @@ spin:
   %finished = icmp eq i32 %done, %chunks
   br i1 %finished, label %release, label %again
 again:
-  call void {pause}
+  {pause}
   %more = add i32 %pauses, 1
   %spins = icmp ult i32 %more, {pauses}
   br i1 %spins, label %spin, label %park
@@ -275,8 +291,7 @@ park:
   %over = icmp eq i32 %now, %chunks
   br i1 %over, label %rise, label %sleep
 sleep:
-  %now64 = zext i32 %now to i64
-  call i64 (i64, ...) @syscall(i64 {futex}, ptr @done, i64 {WAIT}, i64 %now64, ptr null)
+  call i32 ({word}, ...) @syscall({word} {futex}, ptr @done, i32 {WAIT}, i32 %now, ptr null)
   br label %park
 rise:
   store atomic i32 0, ptr @waiting monotonic, align 4
@@ -299,8 +314,7 @@ define internal void @start(i32 %threads) nounwind {{
 entry:
   %thread = alloca i64
   %wanted = sub i32 %threads, 1
-  %pid64 = call i64 (i64, ...) @syscall(i64 {getpid})
-  %pid = trunc i64 %pid64 to i32
+  %pid = call i32 ({word}, ...) @syscall({word} {getpid})
   %home = load atomic i32, ptr @owner acquire, align 4
   %ours = icmp eq i32 %home, %pid
   br i1 %ours, label %count, label %lock
@@ -313,7 +327,7 @@ lock:
   %held = icmp eq i32 %holder, %pid
   br i1 %held, label %yield, label %acquire
 yield:
-  call i64 (i64, ...) @syscall(i64 {sched_yield})
+  call i32 ({word}, ...) @syscall({word} {sched_yield})
   br label %lock
 acquire:
   %swap = cmpxchg ptr @starting, i32 %holder, i32 %pid acquire monotonic
@@ -356,7 +370,7 @@ end:
 
 def has_pool(target: Target) -> bool:
     """True for the systems and processors that the pool knows."""
-    return "linux" in target.triple and target.triple.split("-")[0] in _MACHINES
+    return target.system == "linux" and target.architecture in _MACHINES
 
 
 def emit_pool(target: Target, symbol: str = "tw_pool", linkage: str = "") -> str:
@@ -366,7 +380,7 @@ def emit_pool(target: Target, symbol: str = "tw_pool", linkage: str = "") -> str
     """
     if not has_pool(target):
         raise UnsupportedError(f"there is no thread pool for {target.triple}; compile with threads=1")
-    machine = _MACHINES[target.triple.split("-")[0]]
+    machine = _MACHINES[target.architecture]
     futexes = {"WAIT": 0 | 128, "WAKE": 1 | 128, "WAIT_BITSET": 9 | 128, "WAKE_BITSET": 10 | 128}
     numbers = {field.name: getattr(machine, field.name) for field in fields(machine)}
     return _TEXT.format(symbol=symbol, linkage=linkage, signals=_SIGNALS - (1 << 64), **numbers, **futexes)
@@ -379,5 +393,7 @@ def pool_code(target: Target) -> bytes:
 
 @cache
 def _compiled(triple: str) -> bytes:
-    target = Target("pool", triple, "generic", "", 64, 16)
+    target = by_name(triple)
+    if target.architecture == "x86_64":
+        target = replace(target, cpu="x86-64")
     return compile_module(emit_pool(target), target)
