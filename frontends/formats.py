@@ -124,7 +124,7 @@ def _tensorflow(source: Source) -> Loaded:
         model.name,
         "TensorFlow",
         model.files,
-        tuple(model.inputs.values()),
+        model.declared,
         tuple(model.outputs),
         tuple(model.outputs),
         tuple(node.op for node in model.nodes),

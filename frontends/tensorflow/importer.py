@@ -65,7 +65,9 @@ def _assembled(loaded: Loaded, name: str) -> Model:
     else:
         outputs = {} if loaded.signatures else _unused(loaded.graph, nodes, aliases, inputs)
     signatures = tuple(sorted(key for key in loaded.signatures if not key.startswith("__")))
-    return Model(name, nodes, inputs, outputs, aliases, signatures, files)
+    keys = [port.name for port in inputs.values()] if signature is None else signature.inputs
+    declared = tuple(port for port in inputs.values() if port.name in keys)
+    return Model(name, nodes, inputs, outputs, declared, aliases, signatures, files)
 
 
 def _signature(signatures: Mapping[str, Message]) -> Message | None:

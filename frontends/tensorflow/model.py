@@ -6,6 +6,7 @@
                          attributes={"T": ElementType("float", F32), "strides": (1, 1, 1, 1), "padding": "SAME"})
         inputs      {Input("x", 0): Port("x", F32, "float", (None, 224, 224, 3))}   tensors that a call supplies
         outputs     {"probabilities": Input("softmax", 0)}      what the model computes unless asked otherwise
+        declared    the ports that the signature names; all where there is none
         aliases     {Input("call", 1): Input("call/inner", 0)}  results of nodes that are gone
         signatures  the names of a SavedModel's signatures
 
@@ -90,6 +91,7 @@ class Model:
     nodes: tuple[Node, ...]
     inputs: Mapping[Input, Port]
     outputs: Mapping[str, Input]
+    declared: tuple[Port, ...]
     aliases: Mapping[Input, Input] = field(default_factory=dict)
     signatures: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
