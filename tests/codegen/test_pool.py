@@ -108,16 +108,29 @@ end:
   ret void
 }
 """
-FLUSH = """
+# For each processor: a function that sets the floating-point control register, its bits for flushing denormals to
+# zero, and those for keeping them.
+CONTROL = {
+    "x86_64": ("""
 declare void @llvm.x86.sse.ldmxcsr(ptr)
 
-define void @set_mxcsr(i32 %bits) {
+define void @set_control(i32 %bits) {
   %word = alloca i32
   store i32 %bits, ptr %word
   call void @llvm.x86.sse.ldmxcsr(ptr %word)
   ret void
 }
-"""
+""", 0x1F80 | 0x8040, 0x1F80),
+    "aarch64": ("""
+declare void @llvm.aarch64.set.fpcr(i64)
+
+define void @set_control(i32 %bits) {
+  %word = zext i32 %bits to i64
+  call void @llvm.aarch64.set.fpcr(i64 %word)
+  ret void
+}
+""", 1 << 24, 0),
+}  # fmt: skip
 
 
 class Job(ctypes.Structure):
@@ -205,20 +218,20 @@ def test_regions_from_many_threads(pool: Pool) -> None:
         assert all(executor.map(call, range(64)))
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="sets the control register of x86")
 def test_workers_round_and_flush_like_the_caller(pool: Pool) -> None:
     pool.start(2)
-    engine = Engine(compile_module(FLUSH, host()))
-    set_mxcsr = ctypes.CFUNCTYPE(None, ctypes.c_uint32)(engine.address("set_mxcsr"))
+    text, flush, keep = CONTROL[platform.machine()]
+    engine = Engine(compile_module(text, host()))
+    set_control = ctypes.CFUNCTYPE(None, ctypes.c_uint32)(engine.address("set_control"))
     tiny = np.float32(1e-40)
-    for bits, expected in ((0x1F80 | 0x8040, np.float32(0)), (0x1F80, tiny * np.float32(0.5))):
+    for bits, expected in ((flush, np.float32(0)), (keep, tiny * np.float32(0.5))):
         seen: set[int] = set()
         for _ in range(50):
             values, slots = np.full(64, tiny, np.float32), np.zeros(64, np.int32)
             job = pool.job(values, slots)
-            set_mxcsr(bits)
+            set_control(bits)
             pool.parallel(pool.functions.address("halve"), job, 64, 2)
-            set_mxcsr(0x1F80)
+            set_control(keep)
             assert set(values.view(np.uint32)) == {expected.view(np.uint32)}
             seen |= set(slots.tolist())
             if seen == {0, 1}:
