@@ -1,4 +1,4 @@
-"""LLVM IR text to object code.
+"""LLVM IR text to object code, assembly and bitcode.
 
 No optimisation passes run: kernels arrive tiled, vectorised and unrolled, and the passes would add far more time
 than speed. What LLVM's code generator does by itself (scheduling, register allocation, hoisting of addresses) is
@@ -12,12 +12,17 @@ from tilewright.errors import CompileError
 
 
 def target_machine(target: Target) -> llvm.TargetMachine:
-    """LLVM's code generator for `target`, for position-independent code (except wasm, which has no addresses)."""
+    """LLVM's code generator for `target`."""
     initialise_llvm()
     return llvm.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu, features=target.features, opt=2, codemodel="small", abiname=target.abi,
-        reloc="static" if target.architecture == "wasm32" else "pic",
+        reloc=relocation_model(target),
     )
+
+
+def relocation_model(target: Target) -> str:
+    """How code reaches data: "pic", but wasm has no addresses."""
+    return "static" if target.architecture == "wasm32" else "pic"
 
 
 def parse(text: str, target: Target, machine: llvm.TargetMachine) -> llvm.ModuleRef:
@@ -44,3 +49,9 @@ def assembly(text: str, target: Target) -> str:
     machine = target_machine(target)
     shown: str = machine.emit_assembly(parse(text, target, machine))
     return shown
+
+
+def bitcode(text: str, target: Target) -> bytes:
+    """LLVM's binary form of the text, for tools of the same LLVM or newer."""
+    code: bytes = parse(text, target, target_machine(target)).as_bitcode()
+    return code

@@ -1,6 +1,6 @@
 """The command `tilewright`: one module a command.
 
-    tilewright hypercolumns | run | inspect | bench | cache
+    tilewright hypercolumns | compile | run | inspect | bench | targets | cache
 
 An error that Tilewright raises on purpose is one paragraph on stderr and exit code 2; Ctrl-C exits 130.
 """
@@ -16,7 +16,7 @@ import click
 from tilewright import __version__
 from tilewright.errors import TilewrightError
 
-COMMANDS = ("hypercolumns", "run", "inspect", "bench", "cache")
+COMMANDS = ("hypercolumns", "compile", "run", "inspect", "bench", "targets", "cache")
 """In this order; each is a function in a module of the same name."""
 
 
