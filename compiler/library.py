@@ -67,14 +67,14 @@ def build_library(planned: Planned, target: Target, options: LibraryOptions) -> 
         manifest.workspace_bytes, manifest.thread_bytes if pool else 0, pool, kind, constants.nbytes,
         weights_header(constants.nbytes, digest), metadata,
     )  # fmt: skip
-    texts = [planned.emitted.text, emit_abi(interface, target)]
-    if pool:
-        texts.append(emit_pool(target, pool, "internal "))
-    text = _joined(texts)
+    threads = [emit_pool(target, pool, "internal ")] if pool else []
+    text, plain = (
+        _joined([planned.emitted.text, emit_abi(interface, target, checked), *threads]) for checked in (True, False)
+    )
     return Library(
-        options.name, target.triple, compile_module(text, target), text, constants, kind, interface.weights_header,
-        header(_header_facts(manifest, target, options, interface)), metadata, exported_functions(interface, target),
-        bool(pool),
+        options.name, target.triple, compile_module(text, target), text, plain, constants, kind,
+        interface.weights_header, header(_header_facts(manifest, target, options, interface)), metadata,
+        exported_functions(interface, target), bool(pool),
     )  # fmt: skip
 
 

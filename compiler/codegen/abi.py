@@ -17,7 +17,7 @@ than an instruction can say, and LLVM cannot fold their unknown content.
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import Template
 from typing import Literal
 
@@ -63,8 +63,12 @@ class Interface:
     metadata: str
 
 
-def emit_abi(interface: Interface, target: Target) -> str:
-    """LLVM IR text of the interface's functions; the entry points are defined elsewhere in the module."""
+def emit_abi(interface: Interface, target: Target, checked: bool = True) -> str:
+    """LLVM IR text of the interface's functions; the entry points are defined elsewhere in the module.
+
+    Unless `checked`, they take any processor for good enough, and name none themselves.
+    """
+    plain = plain_attributes(target) if checked else "nounwind"
     size = f"i{target.pointer_bits}"
     name = interface.name
     exported = "dllexport " if target.system == "windows" else ""
@@ -74,7 +78,7 @@ def emit_abi(interface: Interface, target: Target) -> str:
     texts = [text for _, text in ERRORS]
     values = {
         "size": size,
-        "plain": plain_attributes(target),
+        "plain": plain,
         "export": exported,
         "name": name,
         "abi": ABI_VERSION,
@@ -125,7 +129,7 @@ def emit_abi(interface: Interface, target: Target) -> str:
     if has_libc(target):
         pieces.append(abi_text.ALLOC)
     filled = [Template(piece).substitute(values) for piece in pieces]
-    return "\n".join([*filled, emit_cpu(name, exported, plain_attributes(target), target)])
+    return "\n".join([*filled, emit_cpu(name, exported, plain, target if checked else replace(target, requires=()))])
 
 
 def _resized(value: str, source: str, target: str) -> str:

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 def exported(text: str, target: Target) -> str:
     """The text as other LLVMs read it, 14 and newer, without options; a comment says how to compile it."""
     head = f"; llc {' '.join(llc_options(target))}\n"
-    return f'{head}target triple = "{target.triple}"\n\n{typed(text)}'
+    neutral = text.replace(f' "tune-cpu"="{target.tune}"', "") if target.tune else text
+    return f'{head}target triple = "{target.triple}"\n\n{typed(neutral)}'
 
 
 def llc_options(target: Target) -> list[str]:

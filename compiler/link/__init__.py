@@ -39,15 +39,17 @@ __all__ = ["Library", "Tools", "write_archive", "write_header", "write_object", 
 class Library:
     """A model as code with the C interface, before it is in a file.
 
-    `code` is one object with everything but the weights; `text` the LLVM IR it was compiled from. `exports` are the
-    functions that others call. Where the weights are embedded, the code uses the undefined symbol NAME_weights;
-    where they are external, `weights_header` begins their file. `pool` says that the code starts threads.
+    `code` is one object with everything but the weights; `text` the LLVM IR it was compiled from, and
+    `plain_text` the same without the check of the processor, which only code for that processor can make.
+    `exports` are the functions that others call. Where the weights are embedded, the code uses the undefined symbol
+    NAME_weights; where they are external, `weights_header` begins their file. `pool` says that it starts threads.
     """
 
     name: str
     triple: str
     code: bytes
     text: str
+    plain_text: str
     constants: npt.NDArray[np.uint8]
     weights: Literal["embed", "external", "none"]
     weights_header: bytes

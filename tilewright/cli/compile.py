@@ -140,7 +140,7 @@ def compile(
             "archive": lambda path: write_archive(library, path),
             "header": lambda path: write_header(library, path),
             "asm": lambda path: _write(path, assembly(library.text, machine).encode()),
-            "llvm-ir": lambda path: _write(path, exported(library.text, machine).encode()),
+            "llvm-ir": lambda path: _write(path, exported(library.plain_text, machine).encode()),
             "bitcode": lambda path: _write(path, bitcode(library.text, machine)),
         }
         for form, path in reversed(files.items()):
