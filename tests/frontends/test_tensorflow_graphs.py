@@ -1,0 +1,422 @@
+"""Functions, variables, branches and names: what becomes of them, by what the compiled graph computes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from numpy.typing import NDArray
+from tensorflow_bundles import saved_model, write_saved_model
+from tensorflow_graphs import GraphDefWriter
+
+import tilewright as tw
+from tilewright.frontends.formats import load, recognise
+from tilewright.frontends.tensorflow.importer import read_model
+from tilewright.frontends.tensorflow.model import Input
+from tilewright.frontends.tensorflow.names import layers, resolve
+
+Array = NDArray[Any]
+F32 = np.float32
+X = np.array([[1, 2, 3], [-4, 5, -6]], F32)
+
+
+def run(source: Any, feeds: Mapping[str, Array] | None = None, **options: Any) -> dict[str, Array]:
+    feeds = {"x": X} if feeds is None else feeds
+    shapes = {name: array.shape for name, array in feeds.items()}
+    results: dict[str, Array] = tw.compile(source, shapes=shapes, threads=1, cache=False, **options).run(dict(feeds))
+    return results
+
+
+def simple() -> GraphDefWriter:
+    """y = x * w + 1, z = -x"""
+    g = GraphDefWriter()
+    g.placeholder("x", F32, (None, 3))
+    g.constant("w", np.array([1, 10, 100], F32))
+    g.constant("one", np.array(1, F32))
+    g.node("scaled", "Mul", "x", "w", T=np.dtype(F32))
+    g.node("y", "AddV2", "scaled:0", "one", "^w", T=np.dtype(F32))
+    g.node("z", "Neg", "x", T=np.dtype(F32))
+    return g
+
+
+Y = X * np.array([1, 10, 100], F32) + 1
+
+
+def function(g: GraphDefWriter, name: str, inputs: str, outputs: Mapping[str, str]) -> Any:
+    """A function of the library, to add nodes to; inputs are names apart by spaces."""
+    definition = g.graph.library.function.add()
+    definition.signature.name = name
+    for given in inputs.split():
+        definition.signature.input_arg.add(name=given, type=1)
+    for result, tensor in outputs.items():
+        definition.signature.output_arg.add(name=result, type=1)
+        definition.ret[result] = tensor
+    return definition
+
+
+def call(g: GraphDefWriter, name: str, called: str, *inputs: str, op: str = "PartitionedCall") -> str:
+    g.node(name, op, *inputs)
+    g.graph.node[-1].attr["f"].func.name = called
+    return name
+
+
+# ---- formats
+
+
+def test_formats() -> None:
+    g = simple()
+    text = text_format.MessageToString(g.graph)
+    small = saved_model(g.graph, {"in": "x:0"}, {"out": "y:0"})
+    for source in (g.bytes(), g.graph, text.encode(), b"# a comment\n\n" + text.encode(), bytearray(g.bytes())):
+        assert recognise(source) == "TensorFlow"
+        found = run(source)
+        np.testing.assert_array_equal(found["y"], Y)
+        np.testing.assert_array_equal(found["z"], -X)
+    meta = small.meta_graphs[0]
+    for source in (small, small.SerializeToString(), meta, meta.SerializeToString(), str(small).encode()):
+        assert recognise(source) == "TensorFlow"
+        found = run(source, {"in": X})
+        assert list(found) == ["out"]
+        np.testing.assert_array_equal(found["out"], Y)
+
+
+@pytest.mark.parametrize("name", ["graph.pb", "graph.onnx", "graph", "graph.pbtxt"])
+def test_the_name_does_not_matter(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(simple().bytes())
+    np.testing.assert_array_equal(run(path)["y"], Y)
+    path.write_text(text_format.MessageToString(simple().graph))
+    np.testing.assert_array_equal(run(str(path))["y"], Y)
+
+
+def test_large_constants_are_mapped(tmp_path: Path) -> None:
+    g = GraphDefWriter()
+    g.placeholder("x", F32, (5000,))
+    weights = np.arange(5000, dtype=F32)
+    g.constant("w", weights)
+    g.node("y", "Mul", "x", "w", T=np.dtype(F32))
+    path = tmp_path / "graph.pb"
+    path.write_bytes(g.bytes())
+    (node,) = (node for node in read_model(path).nodes if node.name == "w")
+    tensor = node.attributes["value"]
+    array = getattr(tensor, "array", None)
+    assert array is not None and not array.flags.owndata and not array.flags.writeable
+    np.testing.assert_array_equal(array, weights)
+    np.testing.assert_array_equal(run(path, {"x": weights})["y"], weights**2)
+
+
+# ---- outputs and names
+
+
+def test_the_outputs_of_a_graph_are_what_nothing_uses() -> None:
+    g = simple()
+    g.node("told", "NoOp", "^y")
+    g.constant("unused", np.zeros(3, F32))
+    model = load(g.bytes())
+    assert model.outputs == ("y", "z")
+    assert [str(port) for port in model.inputs] == ["x: float ?x3"]
+    g.node("both", "IdentityN", "y", "z", T=[np.dtype(F32), np.dtype(F32)])
+    assert load(g.bytes()).outputs == ("both", "both:1")
+
+
+@pytest.mark.parametrize("wanted", ["scaled", "scaled:0"])
+def test_any_tensor_may_be_asked_for(wanted: str) -> None:
+    found = run(simple().bytes(), outputs=[wanted, "x"])
+    np.testing.assert_array_equal(found[wanted], X * np.array([1, 10, 100], F32))
+    np.testing.assert_array_equal(found["x"], X)
+
+
+def network() -> bytes:
+    """Two blocks of convolution, bias and ReLU, pooling, and a dense layer, as Keras writes them."""
+    g = GraphDefWriter()
+    g.placeholder("image", F32, (None, 8, 8, 3))
+    last = "image"
+    for block, (inner, outer) in enumerate([(3, 4), (4, 8)], 1):
+        name = f"model/block{block}"
+        weights = g.constant(f"{name}/w", np.ones((3, 3, inner, outer), F32))
+        bias = g.constant(f"{name}/b", np.ones(outer, F32))
+        T = np.dtype(F32)
+        last = g.node(f"{name}/Conv2D", "Conv2D", last, weights, T=T, strides=[1, 1, 1, 1], padding="SAME")
+        last = g.node(f"{name}/BiasAdd", "BiasAdd", last, bias, T=T)
+        last = g.node(f"{name}/Relu", "Relu", last, T=T)
+        last = g.node(
+            f"{name}/MaxPool", "MaxPool", last, T=T, strides=[1, 2, 2, 1], ksize=[1, 2, 2, 1], padding="VALID"
+        )
+    flat = g.node("model/flat", "Reshape", last, g.constant("model/flat/shape", np.array([-1, 32], np.int32)))
+    g.node("model/dense/MatMul", "MatMul", flat, g.constant("model/dense/w", np.ones((32, 5), F32)), T=np.dtype(F32))
+    return g.bytes()
+
+
+def test_friendly_names() -> None:
+    model = read_model(network())
+    found = layers(model)
+    assert [layer.name for layer in found] == ["conv1_1", "pool1", "conv2_1", "pool2", "fc3"]
+    assert [layer.parameters for layer in found] == [3 * 9 * 4 + 4, 0, 4 * 9 * 8 + 8, 0, 160]
+    assert [layer.taps for layer in found] == [27, 0, 36, 0, 32]
+    assert resolve(model, "conv1_1") == Input("model/block1/Relu") == resolve(model, "relu1_1") == resolve(model, 0)
+    assert resolve(model, "pool2") == Input("model/block2/MaxPool")
+    assert resolve(model, "4") == Input("model/dense/MatMul")
+    assert resolve(model, "dense/MatMul") == Input("model/dense/MatMul")  # the end of one name only
+    assert resolve(model, "block2/BiasAdd:0") == Input("model/block2/BiasAdd")
+
+
+def test_hypercolumns_take_channels_from_the_last_axis() -> None:
+    extract = tw.Hypercolumns(network(), layers=["conv1_1", "conv2_1"], size=(8, 8), preprocess="none", cache=False)
+    assert extract.channels == {"conv1_1": slice(0, 4), "conv2_1": slice(4, 12)}
+    image = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    columns = extract(image)
+    feeds = {"image": image[None].astype(F32)}
+    maps = run(network(), feeds, outputs=["conv1_1"])["conv1_1"]
+    np.testing.assert_allclose(columns[:4], np.moveaxis(maps[0], -1, 0), rtol=1e-5)
+
+
+# ---- functions
+
+
+def test_calls_are_inlined() -> None:
+    g = GraphDefWriter()
+    g.placeholder("x", F32, (2, 3))
+    inner = function(g, "inner", "a b", {"sum": "add:z:0", "second": "b"})
+    inner.node_def.add(name="add", op="AddV2", input=["a", "b"]).attr["T"].type = 1
+    outer = function(g, "outer", "p", {"out": "call:second:0", "other": "twice:0"})
+    outer.node_def.add(name="negative", op="Neg", input=["p", "^twice"]).attr["T"].type = 1
+    outer.node_def.add(name="call", op="inner", input=["p", "negative:y:0"])
+    outer.node_def.add(name="twice", op="AddV2", input=["call:sum:0", "call:second:0"]).attr["T"].type = 1
+    call(g, "first", "outer", "x")
+    call(g, "second", "outer", "first:1", op="StatefulPartitionedCall")
+    found = run(g.bytes(), outputs=["first", "first:1", "second:0", "second", "first/call/add"])
+    np.testing.assert_array_equal(found["first"], -X)
+    np.testing.assert_array_equal(found["first:1"], -X)  # x + -x, and -x again
+    np.testing.assert_array_equal(found["second"], X)
+    np.testing.assert_array_equal(found["first/call/add"], 0 * X)
+    assert load(g.bytes()).outputs == ("second", "second:1")
+
+
+def test_results_by_name_in_bodies() -> None:
+    g = GraphDefWriter()
+    g.placeholder("x", F32, (2, 3))
+    body = function(g, "largest", "a", {"which": "top:indices:0", "what": "top:values:0"})
+    body.signature.output_arg[0].type = 3
+    body.node_def.add(name="k", op="Const").attr["dtype"].type = 3
+    body.node_def[-1].attr["value"].tensor.dtype = 3
+    body.node_def[-1].attr["value"].tensor.int_val.append(2)
+    body.node_def.add(name="top", op="TopKV2", input=["a", "k:output:0"]).attr["T"].type = 1
+    call(g, "y", "largest", "x")
+    found = run(g.bytes())
+    np.testing.assert_array_equal(found["y"], [[2, 1], [1, 0]])
+    np.testing.assert_array_equal(found["y:1"], [[3, 2], [5, -4]])
+
+
+def test_attributes_of_the_call() -> None:
+    g = GraphDefWriter()
+    g.placeholder("x", F32, (2, 3))
+    body = function(g, "convert", "a", {"r": "c:y:0"})
+    node = body.node_def.add(name="c", op="Cast", input=["a"])
+    node.attr["SrcT"].type = 1
+    node.attr["DstT"].placeholder = "T"
+    call(g, "y", "convert", "x")
+    g.graph.node[-1].attr["f"].func.attr["T"].type = 3
+    g.node("z", "convert", "x", T=np.dtype(np.int64))
+    found = run(g.bytes())
+    assert (found["y"].dtype, found["z"].dtype) == (np.int32, np.int64)
+    np.testing.assert_array_equal(found["y"], X)
+
+
+def test_names_below_a_call_stay_apart() -> None:
+    g = GraphDefWriter()
+    g.placeholder("x", F32, (2, 3))
+    body = function(g, "f", "a", {"r": "neg:y:0"})
+    body.node_def.add(name="neg", op="Neg", input=["a"]).attr["T"].type = 1
+    call(g, "y", "f", "x")
+    g.node("y/neg", "Abs", "y", T=np.dtype(F32))
+    found = run(g.bytes(), outputs=["y/neg", "y"])
+    np.testing.assert_array_equal(found["y/neg"], abs(X))
+    np.testing.assert_array_equal(found["y"], -X)
+
+
+@pytest.mark.parametrize(("condition", "expected"), [(True, -X), (False, 2 * X)])
+@pytest.mark.parametrize("op", ["If", "StatelessIf"])
+def test_conditions_that_are_constant(condition: bool, expected: Array, op: str) -> None:
+    g = GraphDefWriter()
+    g.placeholder("x", F32, (2, 3))
+    function(g, "yes", "a", {"r": "n:y:0"}).node_def.add(name="n", op="Neg", input=["a"]).attr["T"].type = 1
+    function(g, "no", "a", {"r": "n:z:0"}).node_def.add(name="n", op="AddV2", input=["a", "a"]).attr["T"].type = 1
+    g.node("y", op, "unlikely", "x")
+    g.graph.node[-1].attr["then_branch"].func.name = "yes"
+    g.graph.node[-1].attr["else_branch"].func.name = "no"
+    g.node("unlikely", "LogicalNot", "pass")  # after its use
+    g.node("pass", "Identity", "phase", T=np.dtype(np.bool_))
+    g.node("phase", "PlaceholderWithDefault", "constant", dtype=np.dtype(np.bool_))
+    g.constant("constant", np.array(not condition))
+    np.testing.assert_array_equal(run(g.bytes())["y"], expected)
+
+
+def conditional(condition: bool | None) -> GraphDefWriter:
+    """TensorFlow 1's cond(p, -x, constant 7 + x)."""
+    g = GraphDefWriter()
+    g.placeholder("x", F32, (2, 3))
+    if condition is None:
+        g.placeholder("p", np.bool_, ())
+    else:
+        g.constant("p", np.array(condition))
+    T = np.dtype(F32)
+    g.node("switch", "Switch", "x", "p", T=T)
+    g.node("pivots", "Switch", "p", "p", T=np.dtype(np.bool_))
+    g.node("no_pivot", "Identity", "pivots", T=np.dtype(np.bool_))
+    g.node("yes", "Neg", "switch:1", T=T)
+    g.constant("seven", np.full((2, 3), 7, F32))
+    g.graph.node[-1].input.append("^no_pivot")
+    g.node("merge", "Merge", "seven", "yes", T=T)
+    g.node("no", "AddV2", "switch:0", "seven", T=T)
+    g.node("sums", "Merge", "no", "yes", T=T)
+    g.node("out", "Identity", "sums", T=T)
+    return g
+
+
+def test_switches_whose_condition_is_constant() -> None:
+    wanted = ["out", "merge", "merge:1"]
+    found = run(conditional(True).bytes(), outputs=wanted)
+    np.testing.assert_array_equal(found["out"], -X)
+    np.testing.assert_array_equal(found["merge"], -X)
+    assert found["merge:1"] == 1
+    found = run(conditional(False).bytes(), outputs=wanted)
+    np.testing.assert_array_equal(found["out"], X + 7)
+    np.testing.assert_array_equal(found["merge"], np.full((2, 3), 7))  # known by what its node waits for
+    assert found["merge:1"] == 0
+
+
+def test_switches_whose_condition_is_an_input() -> None:
+    with pytest.raises(tw.TilewrightError, match=r"Switch \('switch'.*runs no branches and loops of TensorFlow's"):
+        run(conditional(None).bytes(), {"x": X, "p": np.array(True)}, outputs=["out"])
+
+
+# ---- saved models
+
+
+def variables_graph() -> tuple[GraphDefWriter, dict[str, Array]]:
+    """y = (x * w + b) @ gather(table), with variables restored by a function under other names."""
+    g = GraphDefWriter()
+    g.placeholder("serving_default_x", F32, (None, 3))
+    resource = g.graph.node.add
+    for name in ("w", "b", "table"):
+        resource(name=name, op="VarHandleOp").attr["shared_name"].s = f"layer/{name}".encode()
+    body = function(g, "serve", "a w b table", {"r": "product:product:0"})
+    T = 1
+    for name in ("w", "b"):
+        body.node_def.add(name=f"{name}/Read", op="ReadVariableOp", input=[name]).attr["dtype"].type = T
+        body.node_def.add(name=f"{name}/Pass", op="Identity", input=[f"{name}/Read:value:0"]).attr["T"].type = T
+    body.node_def.add(name="ids", op="Const").attr["dtype"].type = 3
+    body.node_def[-1].attr["value"].tensor.dtype = 3
+    body.node_def[-1].attr["value"].tensor.tensor_shape.dim.add(size=3)
+    body.node_def[-1].attr["value"].tensor.int_val.extend([2, 0, 1])
+    body.node_def.add(name="rows", op="ResourceGather", input=["table", "ids:output:0"]).attr["dtype"].type = T
+    body.node_def.add(name="scaled", op="Mul", input=["a", "w/Pass:output:0"]).attr["T"].type = T
+    body.node_def.add(name="moved", op="AddV2", input=["scaled:z:0", "b/Pass:output:0"]).attr["T"].type = T
+    body.node_def.add(name="product", op="MatMul", input=["moved:z:0", "rows:output:0"]).attr["T"].type = T
+    call(g, "serve_it", "serve", "serving_default_x", "w", "b", "table", op="StatefulPartitionedCall")
+    g.placeholder("file", F32, ())
+    restore = function(g, "restore", "file w b", {})
+    names = restore.node_def.add(name="names", op="Const")
+    names.attr["value"].tensor.dtype = 7
+    names.attr["value"].tensor.string_val.extend([b"k/0", b"k/1"])
+    restore.node_def.add(name="all", op="RestoreV2", input=["file", "names:output:0", "names:output:0"])
+    for index, name in enumerate(("w", "b")):
+        restore.node_def.add(name=f"{name}/i", op="Identity", input=[f"all:tensors:{index}"]).attr["T"].type = 1
+        restore.node_def.add(name=f"{name}/a", op="AssignVariableOp", input=[name, f"{name}/i:output:0"])
+    call(g, "restore_it", "restore", "file", "w", "b", op="StatefulPartitionedCall")
+    arrays = {
+        "k/0": np.array([1, 10, 100], F32),
+        "k/1": np.array([5, 6, 7], F32),
+        "layer/table": np.arange(12, dtype=F32).reshape(3, 4),
+    }
+    return g, arrays
+
+
+def expected_of_variables(arrays: Mapping[str, Array]) -> Array:
+    result: Array = (X * arrays["k/0"] + arrays["k/1"]) @ arrays["layer/table"][[2, 0, 1]]
+    return result
+
+
+def test_a_saved_model(tmp_path: Path) -> None:
+    g, arrays = variables_graph()
+    folder = write_saved_model(
+        tmp_path / "model", g.graph, {"x": "serving_default_x:0"}, {"y": "serve_it:0"}, arrays
+    )
+    model = load(folder)
+    assert [str(port) for port in model.inputs] == ["x: float ?x3"]
+    assert model.outputs == ("y",)
+    for source in (folder, str(folder), folder / "saved_model.pb"):
+        np.testing.assert_allclose(run(source)["y"], expected_of_variables(arrays), rtol=1e-6)
+    (folder / "saved_model.pb").unlink()
+    message = saved_model(g.graph, {"x": "serving_default_x:0"}, {"y": "serve_it:0"})
+    (folder / "saved_model.pbtxt").write_text(text_format.MessageToString(message))
+    np.testing.assert_allclose(run(folder)["y"], expected_of_variables(arrays), rtol=1e-6)
+
+
+def test_reference_variables(tmp_path: Path) -> None:
+    g = GraphDefWriter()
+    g.placeholder("x", F32, (None, 3))
+    g.node("w", "VariableV2", dtype=np.dtype(F32))
+    g.node("w/read", "Identity", "w", T=np.dtype(F32))
+    g.node("y", "Mul", "x", "w/read", T=np.dtype(F32))
+    w = np.array([1, 10, 100], F32)
+    folder = write_saved_model(tmp_path, g.graph, {"x": "x:0"}, {"y": "y:0"}, {"w": w})
+    np.testing.assert_array_equal(run(folder)["y"], X * w)
+
+
+def test_signatures_to_choose_from(tmp_path: Path) -> None:
+    message = saved_model(simple().graph, {"a": "x:0"}, {"b": "y:0"})
+    (meta,) = message.meta_graphs
+    meta.signature_def["other"].outputs["c"].name = "z:0"
+    assert load(message).outputs == ("b",)  # serving_default
+    meta.signature_def["one"].CopyFrom(meta.signature_def["serving_default"])
+    del meta.signature_def["serving_default"]
+    with pytest.raises(tw.TilewrightError, match=r"several signatures \(one, other\) and none"):
+        tw.compile(message, cache=False)
+    np.testing.assert_array_equal(run(message, outputs=["z"])["z"], -X)
+    del meta.signature_def["other"]
+    assert load(message).outputs == ("b",)  # the only one
+
+
+def test_signatures_may_feed_any_tensor(tmp_path: Path) -> None:
+    message = saved_model(simple().graph, {}, {"b": "y:0"})
+    info = message.meta_graphs[0].signature_def["serving_default"].inputs["middle"]
+    info.name, info.dtype = "scaled:0", 1
+    info.tensor_shape.dim.add(size=2)
+    info.tensor_shape.dim.add(size=3)
+    np.testing.assert_array_equal(run(message, {"middle": X})["b"], X + 1)
+
+
+def test_the_cache_knows_a_folder_by_its_files(tmp_path: Path) -> None:
+    g, arrays = variables_graph()
+    signature = {"x": "serving_default_x:0"}, {"y": "serve_it:0"}
+    folder = write_saved_model(tmp_path / "model", g.graph, *signature, arrays)
+
+    def results() -> Array:
+        found: Array = tw.compile(folder, shapes={"x": (2, 3)}, threads=1)(X)
+        return found
+
+    first = results()
+    np.testing.assert_allclose(results(), first)
+    arrays["k/1"] = arrays["k/1"] + 1
+    write_saved_model(folder, g.graph, *signature, arrays)
+    np.testing.assert_allclose(results(), expected_of_variables(arrays), rtol=1e-6)
+
+
+def test_old_scalar_shapes_are_unknown() -> None:
+    g = simple()
+    del g.graph.node[0].attr["shape"].shape.dim[:]
+    g.graph.versions.producer = 20
+    assert [str(port) for port in load(g.bytes()).inputs] == ["x: float unknown rank"]
+    np.testing.assert_array_equal(run(g.bytes())["y"], Y)
+    g.graph.versions.producer = 24
+    assert [str(port) for port in load(g.bytes()).inputs] == ["x: float scalar"]
+
+
+def test_unknown_dimensions_are_those_of_a_call() -> None:
+    model = tw.compile(simple().bytes(), cache=False, threads=1)
+    for rows in (1, 4):
+        x = np.ones((rows, 3), F32)
+        np.testing.assert_array_equal(model(x)[1], -x)
