@@ -127,7 +127,7 @@ ROWS = (
 _DEFAULTS = {
     "x86_64": ("x86-64-v3", ""),
     "i686": ("pentium4", ""),
-    "aarch64": ("generic", ""),
+    "aarch64": ("generic", "+neon"),
     "arm": ("generic", "+neon,+vfp4"),
     "riscv64": ("generic-rv64", _RV64GC),
     "powerpc64le": ("pwr8", ""),
