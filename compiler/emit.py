@@ -33,7 +33,7 @@ MAX_WORKSPACE = 2**37
 
 @dataclass(frozen=True)
 class Program:
-    """A lowered graph: its steps, the places of values that share buffers, and constants that are yet to be computed."""
+    """A lowered graph: its steps, the places of values that share buffers, and constants yet to be computed."""
 
     graph: Graph
     steps: tuple[Step, ...]
@@ -119,8 +119,11 @@ def emit_batch(
     return _emitted(list(programs.values()), bodies, "\n".join(entries), constants, starts, target, library)
 
 
-def _digest(array: Array) -> bytes:
-    return blake3(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).digest()
+def _key(constant: Constant) -> Hashable:
+    """The same for equal constants."""
+    if isinstance(constant, Recipe):
+        return identity_of(constant)
+    return constant.nbytes, blake3(np.ascontiguousarray(constant).reshape(-1).view(np.uint8).data).digest()
 
 
 def _index(target: Target) -> str:
@@ -147,8 +150,8 @@ def _used_constants(program: Program) -> dict[Value, Constant]:
     """The constants that the steps read."""
     places = program.places
     used = {places[v].root if v in places else v for step in program.steps for v in step.arguments}
-    constants = (*program.graph.constants.items(), *program.recipes.items())
-    return {value: constant for value, constant in constants if value in used}
+    constants: dict[Value, Constant] = {**program.graph.constants, **program.recipes}
+    return {value: constant for value, constant in constants.items() if value in used}
 
 
 def _body(program: Program, starts: Mapping[Value, int], target: Target) -> _Body:

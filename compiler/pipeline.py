@@ -19,6 +19,7 @@ from tilewright.compiler.codegen.batch import Strides
 from tilewright.compiler.codegen.entry import EntryCall
 from tilewright.compiler.codegen.object import compile_module
 from tilewright.compiler.codegen.pool import pool_code
+from tilewright.compiler.deferred import defer
 from tilewright.compiler.emit import ENTRY, Emitted, Program, emit, emit_batch, pack_constants
 from tilewright.compiler.ir import Graph, TensorType, Value
 from tilewright.compiler.ir.graph import Array
@@ -27,6 +28,7 @@ from tilewright.compiler.lower.context import Step
 from tilewright.compiler.lower.graph import lower, nestable
 from tilewright.compiler.passes.canonicalise import canonicalise
 from tilewright.compiler.passes.cleanup import fold_constants, merge_equal, remove_dead
+from tilewright.compiler.passes.dilate import dilate
 from tilewright.compiler.passes.fold_scales import fold_scales
 from tilewright.compiler.passes.fuse import fuse
 from tilewright.compiler.passes.layout import assign_layouts
@@ -44,6 +46,7 @@ log = logging.getLogger(__name__)
 Stage = tuple[str, Callable[[Graph, Target], Graph]]
 
 STAGES: tuple[Stage, ...] = (
+    ("dilate", lambda graph, target: dilate(graph)),
     ("canonicalise", lambda graph, target: canonicalise(graph)),
     ("fold", lambda graph, target: remove_dead(fold_constants(graph))),
     ("cse", lambda graph, target: merge_equal(graph)),
@@ -54,9 +57,12 @@ STAGES: tuple[Stage, ...] = (
     ("winograd", choose_winograd),
     ("select", select),
     ("layout", lambda graph, target: assign_layouts(graph)),
-    ("pack", lambda graph, target: fold_constants(graph)),
+    ("pack", lambda graph, target: fold_constants(graph, SMALL)),
     ("fuse", lambda graph, target: fuse(graph, nestable)),
 )
+SMALL = 1 << 16
+"""Bytes up to which constants are packed at once; larger ones are while code is generated."""
+
 Trace = Callable[[str, Graph], None]
 Convolutions = Literal["auto", "direct"]
 """How convolutions may be computed: in whichever way is fastest, or only by adding up the products of each window."""
@@ -90,9 +96,10 @@ def optimise(graph: Graph, target: Target, trace: Trace | None = None, conv: Con
 
 def lower_graph(graph: Graph, target: Target, prefix: str = "") -> Program:
     """The kernel calls of an optimised graph; the names of kernels begin with `prefix`."""
+    graph, recipes = defer(graph)
     places = find_aliases(graph)
     steps = lower(graph, target, lambda node: placed_operands(node, places), prefix)
-    return Program(graph, tuple(steps), places)
+    return Program(graph, tuple(steps), places, recipes)
 
 
 def compile_graph(graph: Graph, target: Target, trace: Trace | None = None, conv: Convolutions = "auto") -> Artifact:

@@ -89,14 +89,20 @@ def _pieces(layout: Layout, shape: Shape, row: Array, physical: Array) -> Iterat
         yield row[logical].reshape(split), ordered[packed]
 
 
-def pack(layout: Layout, x: Array) -> Array:
-    """The physical array of row-major `x` in `layout`: one copy, none if the layout is row-major."""
-    if layout.is_row_major:
-        return x
-    physical = np.zeros(layout.physical_shape(x.shape), x.dtype)
-    for row, packed in _pieces(layout, x.shape, x, physical):
+def pack(layout: Layout, x: Array, into: Array | None = None) -> Array:
+    """The physical array of row-major `x` in `layout`: one copy, none if the layout is row-major.
+
+    `into` is an array of the physical shape to write to.
+    """
+    if into is None:
+        if layout.is_row_major:
+            return x
+        into = np.empty(layout.physical_shape(x.shape), x.dtype)
+    if into.size != x.size:
+        into[...] = 0  # pads, and what is missing of a last block
+    for row, packed in _pieces(layout, x.shape, x, into):
         packed[...] = row
-    return physical
+    return into
 
 
 def unpack(layout: Layout, shape: Shape, physical: Array) -> Array:

@@ -62,24 +62,38 @@ def _merge_constants(graph: Graph) -> Graph:
     return replace(graph, outputs=outputs).with_nodes(nodes)
 
 
-def fold_constants(graph: Graph) -> Graph:
-    """Compute nodes whose operands are all constants.
+def known_nodes(graph: Graph) -> list[Node]:
+    """Nodes whose results follow from constants alone, and so can be computed before the program runs.
 
-    The arrays are physical: a folded `relayout` is the packing of a weight. Outputs are left: they are computed
-    into the caller's arrays. So is what goes beyond the budget, in which packing and Winograd's transform of all
-    constants have room.
+    Not those of outputs, which are computed into the caller's arrays, nor what goes beyond the budget, in which
+    packing and Winograd's transform of all constants have room.
+    """
+    budget = FOLD_BUDGET + 8 * sum(array.nbytes for array in graph.constants.values())
+    known, outputs = set(graph.constants), set(graph.outputs)
+    nodes = []
+    for node in graph.nodes:
+        size = sum(result.type.bytes for result in node.results)
+        follows = bool(node.operands) and known.issuperset(node.operands) and node.op != "group"
+        if follows and outputs.isdisjoint(node.results) and size <= budget:
+            budget -= size
+            known.update(node.results)
+            nodes.append(node)
+    return nodes
+
+
+def fold_constants(graph: Graph, most: int | None = None) -> Graph:
+    """Compute the known nodes; only those with results of up to `most` bytes if that is given.
+
+    The arrays are physical: a folded `relayout` is the packing of a weight.
     """
     constants: dict[Value, Array] = dict(graph.constants)
-    budget = FOLD_BUDGET + 8 * sum(array.nbytes for array in constants.values())
-    outputs = set(graph.outputs)
+    known = set(known_nodes(graph))
     kept: list[Node] = []
     for node in graph.nodes:
-        known = bool(node.operands) and all(operand in constants for operand in node.operands)
-        size = sum(result.type.bytes for result in node.results)
-        if node.op == "group" or not known or outputs.intersection(node.results) or size > budget:
+        large = most is not None and sum(result.type.bytes for result in node.results) > most
+        if node not in known or large or any(operand not in constants for operand in node.operands):
             kept.append(node)
             continue
-        budget -= size
         arrays = compute(node.op, node.attrs, [constants[operand] for operand in node.operands])
         for result, array in zip(node.results, arrays, strict=True):
             constants[result] = np.asarray(array, dtype=result.type.dtype.numpy)

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from tilewright.compiler.ir import Graph, Node, Value
 from tilewright.compiler.ops import PRIMITIVES
+from tilewright.compiler.passes.cleanup import known_nodes
 
 MAX_GROUP = 32
 """Nodes a group may have: what keeps registers, and the time to look for groups, bounded."""
@@ -52,10 +53,13 @@ def _escaping(nodes: Sequence[Node], users: dict[Value, list[Node]], outputs: se
 def _fuse_epilogues(graph: Graph) -> Graph:
     users, outputs = graph.users(), set(graph.outputs)
     order = {node: position for position, node in enumerate(graph.nodes)}
+    known = set(known_nodes(graph))
     grouped: dict[Node, Node] = {}
     replaced: dict[Node, Node] = {}
     for anchor in graph.nodes:
         if anchor.plan is None or anchor.plan.template not in TEMPLATES_WITH_EPILOGUE or anchor.op == "group":
+            continue
+        if anchor in known:
             continue
         members = _epilogue_of(anchor, graph, users, outputs, order, grouped)
         group = make_group(members, members[-1].result)
@@ -116,7 +120,7 @@ def _fuse_nests(graph: Graph, nestable: Callable[[Sequence[Node]], bool]) -> Gra
     users, outputs = graph.users(), set(graph.outputs)
     order = {node: position for position, node in enumerate(graph.nodes)}
     producers = graph.producers()
-    taken: set[Node] = set()
+    taken = set(known_nodes(graph))  # these are computed before the program runs
     groups: dict[Node, Node] = {}
     for root in reversed(graph.nodes):
         if root in taken or root.op == "group" or len(root.results) != 1 or not nestable([root]):
@@ -142,5 +146,6 @@ def _fuse_nests(graph: Graph, nestable: Callable[[Sequence[Node]], bool]) -> Gra
         ordered = sorted(members, key=order.__getitem__)
         taken |= members
         groups[root] = make_group(ordered, root.result)
-    nodes = [groups.get(node, node) for node in graph.nodes if node in groups or node not in taken]
+    inside = {node for group in groups.values() for node in group.body}
+    nodes = [groups.get(node, node) for node in graph.nodes if node in groups or node not in inside]
     return replace(graph, nodes=()).with_nodes(nodes, graph.constants)
