@@ -38,7 +38,7 @@ from tilewright.frontends.wire import Damaged
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | ModelProto
 
 MAX_NODES = 100_000
-"""Functions may not expand to more nodes: nested calls in a small file can ask for any number."""
+"""Functions may not expand to more nodes and calls: a small file can ask for any number."""
 
 MAX_CALL_DEPTH = 64
 
@@ -162,6 +162,7 @@ class _Reader:
         self.tensors = tensors
         self.functions: dict[tuple[str, str, str], FunctionProto] = {}
         self.nodes: list[Node] = []
+        self.expanded = 0
 
     def model(self, proto: ModelProto, payloads: Sequence[memoryview | None], name: str) -> Model:
         graph = proto.graph
@@ -199,6 +200,10 @@ class _Reader:
 
         Inside a function, `tensors` renames its tensors and `given` are the attributes of the call.
         """
+        if depth:
+            self.expanded += 1
+            if self.expanded > MAX_NODES:
+                raise ResourceError(f"its functions expand to more than {MAX_NODES} nodes")
         inputs, outputs = tuple(map(text, node.input)), tuple(map(text, node.output))
         if tensors is not None:
             inputs, outputs = (
@@ -217,8 +222,6 @@ class _Reader:
         if function is not None:
             self.expand(function, name, inputs, outputs, attributes, depth)
             return
-        if depth and len(self.nodes) >= MAX_NODES:
-            raise ResourceError(f"its functions expand to more than {MAX_NODES} nodes")
         opset = opsets.get(domain, 0)
         self.nodes.append(Node(name, text(node.op_type), domain, opset, inputs, outputs, attributes))
 

@@ -20,7 +20,7 @@ from tilewright.frontends.tensorflow.messages import Message
 from tilewright.frontends.tensorflow.model import Attribute, Function, Input, Node, Reference
 from tilewright.frontends.tensorflow.tracing import follow, truth
 
-MAX_EXPANDED = 1_000_000
+MAX_EXPANDED = 300_000
 """Nodes and their inputs that functions may expand to: nested calls in a small file can ask for any number."""
 
 MAX_CALL_DEPTH = 64
@@ -79,6 +79,17 @@ def rewired(nodes: Iterable[Node], aliases: Mapping[Input, Input]) -> tuple[Node
 
 
 @dataclass(frozen=True)
+class _Body:
+    """A function, read once: its nodes with the texts of their inputs."""
+
+    proto: Message
+    nodes: tuple[tuple[Node, tuple[str, ...]], ...]
+    operators: Mapping[str, str]
+    folders: frozenset[str]
+    defaults: Mapping[str, Attribute]
+
+
+@dataclass(frozen=True)
 class _Scope:
     """Where a node stands: the functions that are being called, and the names that have others below them."""
 
@@ -94,6 +105,7 @@ class _Inliner:
             if function.signature.name in self.functions:
                 raise ModelError(f"two functions in it are called '{function.signature.name}'")
             self.functions[function.signature.name] = function
+        self.bodies: dict[str, _Body] = {}
         self.nodes: list[Node] = []
         self.aliases: dict[Input, Input] = {}
         self.branches: list[tuple[Node, _Scope]] = []
@@ -133,22 +145,20 @@ class _Inliner:
 
     def expand(self, called: Function, node: Node, inputs: Sequence[Input], scope: _Scope) -> None:
         """Append the body of a function for the call `node`."""
-        function = self.functions[called.name]
         if called.name in scope.calls:
             raise GraphError(f"function '{called.name}' calls itself", node=node.name, operator=node.op)
         if len(scope.calls) >= MAX_CALL_DEPTH:
             raise GraphError(f"its calls nest deeper than {MAX_CALL_DEPTH}", node=node.name, operator=node.op)
-        given = read_attributes(function.attr, self.payloads) | dict(called.attributes)
-        arguments = self._arguments(function, node, inputs, given)
+        body = self.body(called.name)
+        given = {**body.defaults, **called.attributes}
+        arguments = self._arguments(body.proto, node, inputs, given)
         prefix = node.name if node.name not in scope.folders else f"{node.name}.call"
-        names = [inner.name for inner in function.node_def]
-        operators = {inner.name: inner.op for inner in function.node_def}
-        inner_scope = _Scope((*scope.calls, called.name), _folders(f"{prefix}/{name}" for name in names))
+        inner_scope = _Scope((*scope.calls, called.name), frozenset(f"{prefix}/{name}" for name in body.folders))
 
         def tensor(text: str) -> Input:
             name, _, rest = text.partition(":")
-            if name in operators:
-                return Input(f"{prefix}/{name}", self._place(operators[name], rest, node))
+            if name in body.operators:
+                return Input(f"{prefix}/{name}", self._place(body.operators[name], rest, node))
             if name not in arguments:
                 raise GraphError(
                     f"function '{called.name}' uses '{text}', which nothing in it defines", node=node.name
@@ -158,18 +168,31 @@ class _Inliner:
                 raise GraphError(f"function '{called.name}' uses '{text}', which the call lacks", node=node.name)
             return arguments[name][place]
 
-        for proto in function.node_def:
-            operands = tuple(tensor(text) for text in proto.input if not text.startswith("^"))
-            waits = (text[1:] for text in proto.input if text.startswith("^"))
-            controls = tuple(f"{prefix}/{name}" for name in waits if name in operators)
-            attributes = read_attributes(proto.attr, self.payloads)
-            bound = {name: _bound(value, given) for name, value in attributes.items()}
+        for inner, texts in body.nodes:
+            operands = tuple(tensor(text) for text in texts)
+            controls = tuple(f"{prefix}/{name}" for name in inner.controls)
+            bound = {name: _bound(value, given) for name, value in inner.attributes.items()}
             chosen = {name: value for name, value in bound.items() if value is not None}
-            self.add(Node(f"{prefix}/{proto.name}", proto.op, operands, controls, chosen), inner_scope)
-        for index, result in enumerate(function.signature.output_arg):
-            if result.name not in function.ret:
+            self.add(Node(f"{prefix}/{inner.name}", inner.op, operands, controls, chosen), inner_scope)
+        for index, result in enumerate(body.proto.signature.output_arg):
+            if result.name not in body.proto.ret:
                 raise GraphError(f"function '{called.name}' does not return '{result.name}'", node=node.name)
-            self.aliases[Input(node.name, index)] = tensor(function.ret[result.name])
+            self.aliases[Input(node.name, index)] = tensor(body.proto.ret[result.name])
+
+    def body(self, name: str) -> _Body:
+        """A function of the library."""
+        if name not in self.bodies:
+            proto = self.functions[name]
+            operators = {inner.name: inner.op for inner in proto.node_def}
+            nodes = []
+            for inner in proto.node_def:
+                texts = tuple(text for text in inner.input if not text.startswith("^"))
+                controls = tuple(text[1:] for text in inner.input if text[:1] == "^" and text[1:] in operators)
+                attributes = read_attributes(inner.attr, self.payloads)
+                nodes.append((Node(inner.name, inner.op, (), controls, attributes), texts))
+            defaults = read_attributes(proto.attr, self.payloads)
+            self.bodies[name] = _Body(proto, tuple(nodes), operators, _folders(operators), defaults)
+        return self.bodies[name]
 
     def _arguments(
         self, function: Message, node: Node, inputs: Sequence[Input], given: Mapping[str, Attribute]

@@ -444,15 +444,16 @@ def test_function_that_calls_itself() -> None:
         read_model(model)
 
 
-def test_functions_that_multiply(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten calls a level, eight levels: refused before memory is gone."""
+@pytest.mark.parametrize("leaf", [0, 1])
+def test_functions_that_multiply(leaf: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten calls a level, eight levels: refused before memory is gone, or time if nothing comes of them."""
     monkeypatch.setattr("tilewright.frontends.onnx.model.MAX_NODES", 1000)
     model = model_of([helper.make_node("F0", ["x"], ["y"], domain="local")])
     for level in range(8):
         calls = [helper.make_node(f"F{level + 1}", ["a"], [f"r{i}"], domain="local") for i in range(9)]
         calls.append(helper.make_node(f"F{level + 1}", ["a"], ["b"], domain="local"))
         model.functions.append(function(f"F{level}", calls))
-    model.functions.append(function("F8", [helper.make_node("Relu", ["a"], ["b"])]))
+    model.functions.append(function("F8", [helper.make_node("Relu", ["a"], ["b"])] * leaf))
     with pytest.raises(ResourceError, match="its functions expand to more than 1000 nodes"):
         read_model(model)
 
