@@ -22,7 +22,7 @@ from tilewright.compiler import targets
 from tilewright.compiler.codegen.llvm import emit_module
 from tilewright.compiler.codegen.object import compile_module
 from tilewright.compiler.ir.types import F32, Layout, TensorType
-from tilewright.compiler.kernels import conv_direct, conv_winograd, depthwise, pool
+from tilewright.compiler.kernels import conv_direct, conv_tiles, conv_winograd, depthwise, pool
 from tilewright.compiler.kernels.kernel import Kernel, KernelPlan, StoreResult, View
 from tilewright.compiler.loops import Builder, Operand
 from tilewright.compiler.loops.nodes import F32 as LOOP_F32
@@ -127,7 +127,7 @@ def ours(layer: Layer) -> tuple[KernelPlan, Kernel, list[np.ndarray]]:
     target = targets.host()
     x = TensorType(F32, (1, layer.c, layer.size, layer.size))
     w = TensorType(F32, (layer.o, layer.c // layer.groups, layer.kernel, layer.kernel))
-    out = conv_direct.output_size(layer.size, layer.kernel, layer.stride, (layer.pad, layer.pad), 1)
+    out = conv_tiles.output_size(layer.size, layer.kernel, layer.stride, (layer.pad, layer.pad), 1)
     result = TensorType(F32, (1, layer.o, out, out))
     window: dict[str, Any] = {
         "strides": (layer.stride,) * 2,

@@ -10,12 +10,15 @@
           acc[V][R*T] = 0                         carried in registers by the loops below
           for input block of the chain, kh, kw, channel of the block:
             load V filter vectors; for every pixel: broadcast x, V multiply-adds
-          totals[tile] += acc
-      for tile of the area: epilogue(totals[tile])
+          totals[tile] += acc, or after the last chain: epilogue(totals[tile] + acc)
 
 W is the vector width. A chain is short, which keeps rounding errors small and its filters in the first-level
 cache for all tiles of the area; where the whole reduction is one chain, there are no totals. Tiles never
 overlap: every output vector is computed and stored exactly once.
+
+Data come from the second-level cache or beyond while the arithmetic goes on: each input block's turn prefetches the
+pixels of the next one (of 1x1 filters, which use them only once), and after the last chain what the epilogue reads
+and writes. Without that a layer of 1x1 filters takes a tenth longer.
 """
 
 from collections.abc import Callable
@@ -23,20 +26,30 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tilewright.compiler.ir.types import Layout, TensorType
+from tilewright.compiler.kernels.conv_tiles import (
+    FLOATS,
+    Pads,
+    Pair,
+    check_pads,
+    choose_tile,
+    needed_pad,
+    output_size,
+    split,
+)
 from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
 from tilewright.compiler.kernels.tiles import multiply_add, unflatten
 from tilewright.compiler.loops import Builder, Index, Operand
 from tilewright.compiler.loops.nodes import Buffer
 from tilewright.compiler.targets import Target
-from tilewright.errors import CompileError
 
-Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]
 Body = Callable[[Index, list[Operand]], list[Operand]]
 
-FLOATS = ("f32", "f64")
-CHAIN = 256
-"""Products added up in one register before the sum moves on to a block's total."""
+CHAIN = 64
+"""Products added up in one register before the sum moves on to a block's total: their filters stay in the first-level
+cache, together with the totals of an area."""
+
+SHORT = 160
+"""Products that are one chain where there are no more: totals would take longer than filters from further away."""
 
 ITEMS = 8
 """The least number of items, where there are so many tiles: threads share them."""
@@ -66,17 +79,6 @@ class Plan(KernelPlan):
     pads: Pads
     dilations: Pair
     groups: int
-
-
-def output_size(size: int, kernel: int, stride: int, pad: Pair, dilation: int) -> int:
-    """Outputs of a convolution along one axis; none or fewer where the filter exceeds the padded input."""
-    return (size + sum(pad) - (kernel - 1) * dilation - 1) // stride + 1
-
-
-def needed_pad(size: int, kernel: int, stride: int, pad: Pair, dilation: int) -> Pair:
-    """The zeros that a convolution really reads before and after an axis: strides may leave some out."""
-    last = (output_size(size, kernel, stride, pad, dilation) - 1) * stride - pad[0] + (kernel - 1) * dilation
-    return pad[0], max(last - (size - 1), 0)
 
 
 def plan(
@@ -112,7 +114,7 @@ def plan(
     blocks = -(-(outputs // groups) // lanes)
     reduction = inputs * kernel[0] * kernel[1]
     block = lanes if x_is_blocked_source else 1
-    vectors, rows, pixels = _choose_tile(
+    vectors, rows, pixels = choose_tile(
         target, lanes * x.dtype.bytes, blocks, groups, height, width, reduction
     )
     x_pads = ((0, 0), (0, 0), *(needed_pad(*axis) for axis in geometry))
@@ -120,7 +122,8 @@ def plan(
     w_blocks = ((1, lanes), (0, vectors * lanes)) if x_is_blocked_source else ((0, vectors * lanes),)
     weight_bytes = outputs * reduction * x.dtype.bytes
     blocks_in = -(-inputs // block)
-    chain = max(CHAIN // (kernel[0] * kernel[1] * block), 1)
+    longest = CHAIN if reduction > SHORT else SHORT
+    chain = max(longest // (kernel[0] * kernel[1] * block), 1)
     tile_bytes = vectors * rows * pixels * lanes * x.dtype.bytes
     tiles = max(target.l1 // 2 // tile_bytes, 1)
     column_tiles = split(sum(split(width, pixels)[1:]), tiles)[0]
@@ -150,61 +153,6 @@ def plan(
     )
 
 
-def split(size: int, most: int) -> tuple[int, int, int]:
-    """(width, count, narrower): `size` in the fewest parts of at most `most`, as even as can be.
-
-    There are `count` parts of `width` and `narrower` parts of `width - 1`.
-    """
-    parts = -(-size // most)
-    width = -(-size // parts)
-    narrower = parts * width - size
-    return width, parts - narrower, narrower
-
-
-def _choose_tile(
-    target: Target, vector_bytes: int, blocks: int, groups: int, height: int, width: int, reduction: int
-) -> tuple[int, int, int]:
-    """(vectors, rows, pixels a row) of the tile that is estimated fastest.
-
-    A step of the reduction takes the longest of: multiply-adds at two a cycle, loads at two a cycle, the
-    latency of a multiply-add (four cycles), and filter vectors coming from the second-level cache at 32 bytes
-    a cycle.
-    """
-    # Elsewhere than on x86, multiply-adds broadcast a lane: registers hold channels of several pixels.
-    registers = target.registers if target.triple.startswith("x86") else target.registers * 5 // 8
-
-    def cycles(vectors: int, pixels: int) -> float:
-        step = max(vectors * pixels / 2, (vectors + pixels) / 2, 4.0, vectors * vector_bytes / 32)
-        return (step + 0.5) * reduction + 2 * vectors * pixels + 20
-
-    def along(vectors: int, rows: int, pixels: int) -> float:
-        wide, count, narrower = split(width, pixels)
-        row = count * cycles(vectors, rows * wide) + (
-            narrower * cycles(vectors, rows * (wide - 1)) if narrower else 0
-        )
-        return row
-
-    best: tuple[float, tuple[int, int, int]] | None = None
-    for vectors in range(1, min(blocks, 8) + 1):
-        if groups > 1 and blocks % vectors:
-            continue
-        room = (registers - vectors - 1) // vectors
-        for rows in range(1, min(height, max(room // width, 1)) + 1):
-            pixels = min(width, room // rows)
-            if pixels < 1:
-                continue
-            cost = 0.0
-            for count, taken in ((blocks // vectors, vectors), (1, blocks % vectors)):
-                if taken:
-                    bands = height // rows * along(taken, rows, pixels)
-                    cost += count * (bands + (along(taken, height % rows, pixels) if height % rows else 0))
-            if best is None or cost < best[0]:
-                best = cost, (vectors, rows, pixels)
-    if best is None:
-        raise CompileError(f"target {target} has too few registers for a convolution")
-    return best[1]
-
-
 def build(
     name: str, plan: Plan, x: TensorType, w: TensorType, result: TensorType, epilogue: Epilogue
 ) -> Kernel:
@@ -215,16 +163,6 @@ def build(
     """
     check_pads(plan.operand_layouts[0], x)
     return _Builder(name, plan, x, w, result, epilogue).kernel()
-
-
-def check_pads(needed: Layout, x: TensorType) -> None:
-    """Raise CompileError where x has fewer physical zeros around it than a kernel reads."""
-    for axis, (before, after) in enumerate(needed.pads):
-        has = x.layout.pad(axis)
-        if has[0] < before or has[1] < after:
-            raise CompileError(
-                f"a convolution reads {before}, {after} zeros around axis {axis}, its operand has {has}"
-            )
 
 
 @dataclass(frozen=True)
@@ -309,35 +247,36 @@ class _Builder:
         b, plan = self.b, self.plan
         blocks = self.input_blocks
         if self.totals is None:
-            self.tiles(item, lambda tile: self.finish(item, tile, self.reduce(item, tile, 0, blocks)))
+            self.tiles(item, lambda tile: self.finish(item, tile, self.reduce(item, tile, 0, blocks, last=True)))
             return
         totals, lanes = self.totals, plan.lanes
-        # A last block of fewer channels is code of its own, and so is a shorter last chain.
-        whole = (blocks - (1 if self.inputs % self.block else 0)) // plan.chain * plan.chain
-        zero = b.const(0.0, self.x.type.vector(lanes))
-        b.for_(0, totals.size, lambda at, _: b.store(totals, at, zero), step=lanes)
+        # The last chain may be shorter, and so may its last block be: it is code of its own.
+        rest = (blocks - 1) // plan.chain * plan.chain
 
-        def places(tile: "_Tile") -> range:
-            return range(0, item.vectors * tile.rows * tile.pixels * lanes, lanes)
+        def add_up(tile: "_Tile", sums: list[Operand], store: bool, added: bool) -> list[Operand]:
+            """The sums on top of the tile's totals, if those hold any yet; perhaps stored there."""
+            slot = b.mul(tile.number, self.tile_size)
+            for number, value in enumerate(sums):
+                offset = number * lanes
+                sums[number] = b.add(b.load(totals, slot, lanes, offset=offset), value) if added else value
+                if store:
+                    b.store(totals, slot, sums[number], offset=offset)
+            return sums
 
-        def add_up(block: Index, _: list[Operand]) -> None:
+        def chain(block: Index, added: bool) -> None:
+            end = b.add(block, plan.chain)
+
             def visit(tile: "_Tile") -> None:
-                sums = self.reduce(item, tile, block, b.add(block, plan.chain))
-                slot = b.mul(tile.number, self.tile_size)
-                for offset, value in zip(places(tile), sums, strict=True):
-                    total = b.add(b.load(totals, slot, lanes, offset=offset), value)
-                    b.store(totals, slot, total, offset=offset)
+                add_up(tile, self.reduce(item, tile, block, end), True, added)
 
             self.tiles(item, visit)
 
         def last(tile: "_Tile") -> None:
-            slot = b.mul(tile.number, self.tile_size)
-            sums: list[Operand] = [b.load(totals, slot, lanes, offset=offset) for offset in places(tile)]
-            if whole < blocks:
-                sums = list(map(b.add, sums, self.reduce(item, tile, whole, blocks)))
-            self.finish(item, tile, sums)
+            sums = self.reduce(item, tile, rest, blocks, last=True)
+            self.finish(item, tile, add_up(tile, sums, False, True))
 
-        b.for_(0, whole, add_up, step=plan.chain)
+        chain(0, False)
+        b.for_(plan.chain, rest, lambda block, _: chain(block, True), step=plan.chain)
         self.tiles(item, last)
 
     def tiles(self, item: "_Item", visit: Callable[["_Tile"], None]) -> None:
@@ -381,8 +320,11 @@ class _Builder:
             at = ((item.image, 0), (channel, v * lanes), (tile.row, y), (tile.column, t))
             self.epilogue.store(self.b, at, value, lanes)
 
-    def reduce(self, item: "_Item", tile: "_Tile", lo: Index, hi: Index) -> list[Operand]:
-        """The sums over input blocks lo..hi, [vector][pixel]; the very last block may have fewer channels."""
+    def reduce(self, item: "_Item", tile: "_Tile", lo: Index, hi: Index, last: bool = False) -> list[Operand]:
+        """The sums over input blocks lo..hi, [vector][pixel]; the very last block may have fewer channels.
+
+        After the `last` ones, the tile is finished.
+        """
         b, plan, x, w = self.b, self.plan, self.x, self.w
         (stride_y, stride_x), (pad_y, pad_x) = plan.strides, plan.pads
         base: Index = b.mul(item.image, x.outer[0])
@@ -399,18 +341,49 @@ class _Builder:
             for t in range(tile.pixels)
         ]
 
+        # Each input block's turn fetches its share of the lines, so that they come while the arithmetic goes on.
+        turns = hi - lo if isinstance(hi, int) and isinstance(lo, int) else plan.chain
+        fetched = -(-tile.pixels // turns) if last else 0
+
         def block(channels: int) -> Body:
             def body(index: Index, sums: list[Operand]) -> list[Operand]:
                 at_x, at_w = b.add(base, b.mul(index, x.outer[1])), b.add(filters, b.mul(index, w.outer[1]))
-                return self.window(at_x, at_w, channels, sums, item.vectors, places, tile.number)
+                if fetched:
+                    self.prefetch_results(item, tile, b.mul(b.sub(index, lo), fetched), fetched)
+                following = self.following(tile, index, hi)
+                return self.window(at_x, at_w, channels, sums, item.vectors, places, tile, following)
 
             return body
 
-        last = self.inputs % self.block if hi == self.input_blocks else 0
+        rest = self.inputs % self.block if hi == self.input_blocks else 0
         zero = b.const(0.0, x.type.vector(plan.lanes))
         sums: list[Operand] = [zero] * (item.vectors * len(places))
-        sums = b.for_(lo, b.sub(hi, 1) if last else hi, block(self.block), carried=sums)
-        return block(last)(b.sub(hi, 1), sums) if last else sums
+        sums = b.for_(lo, b.sub(hi, 1) if rest else hi, block(self.block), carried=sums)
+        return block(rest)(b.sub(hi, 1), sums) if rest else sums
+
+    def following(self, tile: "_Tile", block: Index, hi: Index) -> Index | None:
+        """How far behind the tile's pixels of an input block those lie that are needed next."""
+        b, plan, x = self.b, self.plan, self.x
+        if self.kernel_size != (1, 1) or self.block == 1:
+            return None
+        down = plan.column_tiles == 1
+        step = tile.rows * plan.strides[0] * x.outer[2] if down else tile.pixels * plan.strides[1] * x.outer[3]
+        chain = min(plan.chain, self.input_blocks)
+        if chain == 1:
+            return step
+        is_last = b.max(b.sub(block, b.sub(hi, 2)), 0)
+        found: Index = b.add(b.mul(is_last, step - chain * x.outer[1]), x.outer[1])
+        return found
+
+    def prefetch_results(self, item: "_Item", tile: "_Tile", first: Index, count: int) -> None:
+        """Fetch what the epilogue needs for pixels first .. first + count of each of the tile's rows."""
+        b, lanes = self.b, self.plan.lanes
+        channel = b.mul(item.group, self.plan.vectors * lanes)
+        for v in range(item.vectors):
+            for y in range(tile.rows):
+                for t in range(count):
+                    at = ((item.image, 0), (channel, v * lanes), (tile.row, y), (b.add(tile.column, first), t))
+                    self.epilogue.prefetch(b, at)
 
     def window(
         self,
@@ -420,16 +393,19 @@ class _Builder:
         sums: list[Operand],
         vectors: int,
         places: list[int],
-        number: Index,
+        tile: "_Tile",
+        following: Index | None,
     ) -> list[Operand]:
         """Add one block of input channels over the whole filter window."""
         b, x, w, plan = self.b, self.x, self.w, self.plan
         unroll = min(plan.unroll, channels)
         whole = channels // unroll * unroll
 
-        def steps(at_x: Index, at_w: Index, count: int, sums: list[Operand]) -> list[Operand]:
+        def steps(at_x: Index, at_w: Index, count: int, sums: list[Operand], ahead: Index | None) -> list[Operand]:
             sums = list(sums)
             for c in range(count):
+                if ahead is not None:
+                    prefetch_pixels(b.add(ahead, c * pixel_step))
                 taps = [
                     b.load(self.w_buffer, at_w, plan.lanes, offset=w.origin + c * w.inner[1] + v * plan.lanes)
                     for v in range(vectors)
@@ -440,11 +416,20 @@ class _Builder:
                         sums[v * len(places) + k] = multiply_add(b, pixel, taps[v], sums[v * len(places) + k])
             return sums
 
+        pixel_step = plan.strides[1] * x.outer[3]
+        row_step = plan.strides[0] * x.outer[2]
+        rows = 1 if row_step == tile.pixels * pixel_step else tile.rows
+
+        def prefetch_pixels(at: Index) -> None:
+            """The lines at one place of all rows."""
+            for y in range(rows):
+                b.prefetch(self.x_buffer, at, offset=places[0] + y * row_step, locality=3)
+
         def prefetch(at_w: Index) -> None:
             """The tile's share of the vectors at the same place of the next chain of input blocks."""
             line = max(64 // w.type.bytes, 1)
             share = -(-channels * vectors * plan.lanes // (line * plan.row_tiles * plan.column_tiles))
-            at = b.add(at_w, b.mul(number, share * line))
+            at = b.add(at_w, b.mul(tile.number, share * line))
             for k in range(share):
                 offset = w.origin + plan.chain * w.outer[1] + k * line
                 b.prefetch(self.w_buffer, at, offset=offset, locality=3)
@@ -454,14 +439,15 @@ class _Builder:
                 prefetch(at_w)
 
             def channel(c: Index, sums: list[Operand]) -> list[Operand]:
+                ahead = None if following is None else b.add(b.add(at_x, following), b.mul(c, pixel_step))
                 return steps(
-                    b.add(at_x, b.mul(c, x.inner[1])), b.add(at_w, b.mul(c, w.inner[1])), unroll, sums
+                    b.add(at_x, b.mul(c, x.inner[1])), b.add(at_w, b.mul(c, w.inner[1])), unroll, sums, ahead
                 )
 
             sums = b.for_(0, whole, channel, step=unroll, carried=sums)
             if whole < channels:
                 end_x, end_w = b.add(at_x, whole * x.inner[1]), b.add(at_w, whole * w.inner[1])
-                sums = steps(end_x, end_w, channels - whole, sums)
+                sums = steps(end_x, end_w, channels - whole, sums, None)
             return sums
 
         def over_columns(row_x: Index, row_w: Index, sums: list[Operand]) -> list[Operand]:

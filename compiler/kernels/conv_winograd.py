@@ -32,7 +32,7 @@ from math import prod
 from typing import ClassVar
 
 from tilewright.compiler.ir.types import Layout, Shape, TensorType
-from tilewright.compiler.kernels.conv_direct import check_pads, split
+from tilewright.compiler.kernels.conv_tiles import check_pads, split
 from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
 from tilewright.compiler.kernels.tiles import tile_rows, unflatten
 from tilewright.compiler.loops import Builder, Function, Index, Operand, Type

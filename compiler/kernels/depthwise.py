@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tilewright.compiler.ir.types import Layout, TensorType
-from tilewright.compiler.kernels.conv_direct import (
+from tilewright.compiler.kernels.conv_tiles import (
     FLOATS,
     Pads,
     Pair,

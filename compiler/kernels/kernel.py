@@ -79,6 +79,9 @@ class Epilogue(Protocol):
     def store(self, b: Builder, at: Coordinates, value: Operand, active: int) -> None:
         """Take a vector whose lane 0 is logical element `at`; lanes run along the template's lane axis."""
 
+    def prefetch(self, b: Builder, at: Coordinates) -> None:
+        """Fetch the lines that `store` will read and write for element `at`, which need not exist."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -138,4 +141,9 @@ class StoreResult:
         """Store the vector."""
         index, offset = self.view.address(b, at)
         b.store(b.parameter(self.name), index, value, offset=offset, active=active)
+
+    def prefetch(self, b: Builder, at: Coordinates) -> None:
+        """Fetch the line that is stored to."""
+        index, offset = self.view.address(b, at)
+        b.prefetch(b.parameter(self.name), index, offset=offset, locality=3)
 

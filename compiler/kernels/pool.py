@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from tilewright.compiler.ir.types import Layout, TensorType
-from tilewright.compiler.kernels.conv_direct import FLOATS, Pads, Pair
+from tilewright.compiler.kernels.conv_tiles import FLOATS, Pads, Pair
 from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
 from tilewright.compiler.loops import Builder, Index, Operand
 from tilewright.compiler.targets import Target

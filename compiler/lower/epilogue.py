@@ -71,6 +71,13 @@ class GroupEpilogue:
             known[node.results[0]] = formula(b, node.attrs, *(known[operand] for operand in node.operands))
         self._store(b, at, known[self.result], active)
 
+    def prefetch(self, b: Builder, at: Coordinates) -> None:
+        """Fetch the lines of operands as large as the result, and of the result."""
+        whole = {f"e{i}": value for i, value in enumerate(self.operands) if value.type.shape == self.anchor.type.shape}
+        for name, value in (*whole.items(), ("y", self.result)):
+            index, offset = View.of(value.type).address(b, at)
+            b.prefetch(b.parameter(name), index, offset=offset, locality=3)
+
     def _load(
         self, b: Builder, name: str, type: TensorType, at: Coordinates, lanes: int, active: int
     ) -> Operand:

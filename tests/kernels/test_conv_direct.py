@@ -16,8 +16,8 @@ from tilewright.compiler import targets
 from tilewright.compiler.codegen.llvm import emit_module
 from tilewright.compiler.codegen.object import assembly
 from tilewright.compiler.ir.types import F32, F64, DType, Layout, TensorType, from_numpy
-from tilewright.compiler.kernels import conv_direct
-from tilewright.compiler.kernels.conv_direct import Pads, Pair
+from tilewright.compiler.kernels import conv_direct, conv_tiles
+from tilewright.compiler.kernels.conv_tiles import Pads, Pair
 from tilewright.compiler.kernels.kernel import Kernel, StoreResult, View
 from tilewright.compiler.targets import Target
 from tilewright.errors import CompileError
@@ -60,7 +60,7 @@ def convolve(
     )
     x_type, w_type = x_type.with_layout(x_layout.with_pads(wider)), w_type.with_layout(w_layout)
     size = [
-        conv_direct.output_size(*axis)
+        conv_tiles.output_size(*axis)
         for axis in zip(x.shape[2:], w.shape[2:], strides, pads, dilations, strict=True)
     ]
     result = TensorType(
@@ -304,5 +304,5 @@ def test_main_tiles_do_not_spill(name: str, layer: tuple[int, int, int, int]) ->
 
 @pytest.mark.parametrize(("size", "most"), list(itertools.product(range(1, 40), (1, 2, 7, 14))))
 def test_split_covers_exactly(size: int, most: int) -> None:
-    wide, count, narrower = conv_direct.split(size, most)
+    wide, count, narrower = conv_tiles.split(size, most)
     assert wide <= most and count * wide + narrower * (wide - 1) == size and count > 0

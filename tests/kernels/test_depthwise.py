@@ -12,8 +12,8 @@ from support import Array
 
 from tilewright.compiler import targets
 from tilewright.compiler.ir.types import F32, F64, DType, TensorType
-from tilewright.compiler.kernels import conv_direct, depthwise
-from tilewright.compiler.kernels.conv_direct import Pads, Pair
+from tilewright.compiler.kernels import conv_tiles, depthwise
+from tilewright.compiler.kernels.conv_tiles import Pads, Pair
 from tilewright.compiler.kernels.kernel import StoreResult, View
 from tilewright.compiler.targets import Target
 
@@ -41,7 +41,7 @@ def convolve(
     )
     x_type, w_type = x_type.with_layout(x_layout.with_pads(wider)), w_type.with_layout(w_layout)
     size = [
-        conv_direct.output_size(*axis)
+        conv_tiles.output_size(*axis)
         for axis in zip(x.shape[2:], w.shape[2:], strides, pads, dilations, strict=True)
     ]
     result = TensorType(

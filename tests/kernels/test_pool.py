@@ -11,7 +11,7 @@ from support import Array, guarded
 from tilewright.compiler import targets
 from tilewright.compiler.ir.types import F32, F64, DType, TensorType, from_numpy
 from tilewright.compiler.kernels import pool
-from tilewright.compiler.kernels.conv_direct import Pads, Pair
+from tilewright.compiler.kernels.conv_tiles import Pads, Pair
 from tilewright.compiler.kernels.kernel import StoreResult, View
 from tilewright.compiler.kernels.pool import Mode
 from tilewright.compiler.targets import Target
