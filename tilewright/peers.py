@@ -96,10 +96,17 @@ def prepare(path: str | os.PathLike[str], inputs: Mapping[str, Array], threads: 
         model = str(folder.absolute() / "declared.onnx")
         onnx.save(proto, model)
     order = [port.name for port in proto.graph.input if port.name in inputs]
-    np.savez(folder / "inputs.npz", *(inputs[name] for name in order))
-    described = {"model": model, "inputs": order, "threads": threads}
+    return write_task(model, {name: inputs[name] for name in order}, threads, folder)
+
+
+def write_task(model: str | os.PathLike[str], inputs: Mapping[str, Array], threads: int, folder: Path) -> Task:
+    """Put a model that is ready and its inputs into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    task = Task(os.fspath(model), inputs, threads, folder.absolute())
+    np.savez(folder / "inputs.npz", *inputs.values())
+    described = {"model": task.model, "inputs": list(inputs), "threads": threads}
     (folder / "task.json").write_text(json.dumps(described))
-    return Task(model, {name: inputs[name] for name in order}, threads, folder)
+    return task
 
 
 def open_peer(name: str, task: Task) -> Peer:
@@ -172,7 +179,7 @@ def _convert(name: str, task: Task) -> None:
     folder.mkdir(exist_ok=True)
     plain = folder / "model.onnx"
     proto = onnx.load(task.model)
-    _strip(proto)
+    _modernise(proto)
     onnx.save(proto, plain)
     del proto
     shapes = ",".join(
@@ -207,8 +214,12 @@ def _declare(proto: onnx.ModelProto, inputs: Mapping[str, Array]) -> None:
     del proto.graph.value_info[:]
 
 
-def _strip(proto: onnx.ModelProto) -> None:
-    """Weights are no inputs: old models list them as such, which confuses pnnx."""
+def _modernise(proto: onnx.ModelProto) -> None:
+    """Say what pnnx takes otherwise in old models: weights are listed as inputs, and Softmax is along axis 1."""
+    if any(opset.domain in ("", "ai.onnx") and opset.version < 13 for opset in proto.opset_import):
+        for node in proto.graph.node:
+            if node.op_type in ("Softmax", "LogSoftmax") and not node.attribute:
+                node.attribute.append(onnx.helper.make_attribute("axis", 1))
     weights = {tensor.name for tensor in proto.graph.initializer}
     ports = [port for port in proto.graph.input if port.name not in weights]
     del proto.graph.input[:]

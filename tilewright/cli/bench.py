@@ -100,7 +100,7 @@ def bench(
     random = np.random.default_rng(0)
     inputs = {spec.name: random_array(spec.dtype, dims[spec.name], random) for spec in compiled.inputs}
     with working(f"running {model}") as tell, tempfile.TemporaryDirectory() as folder:
-        facts = measure(model, compiled, inputs, rivals, Path(folder), rounds or 0, seconds, tell)
+        facts = measure(model, compiled, inputs, rivals, Path(folder), rounds or 0, seconds, tell=tell)
     facts["compile_ms"] = compiling * 1e3
     found = [Layer(**row) for row in facts["layers"]]
     shown_layers = sorted(found, key=lambda layer: -layer.ms) if sort == "time" else found

@@ -1,0 +1,93 @@
+"""From a model's file to its first result: cold, from the cache, and beside onnxruntime's session creation.
+
+    compiling("vgg16", rounds=3)  ->  {"cold": {"ms": .., "peak_bytes": .., "stages": {"emit": 12.0, ..}}, "warm": ..}
+
+Every start is a process of its own, one after the other in turn, with the file in the page cache. Importing the
+engine does not count, neither for us nor for onnxruntime; peak memory is that of the whole process.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from models import input_of, light_file, network_file
+
+_START = r"""
+import json, logging, sys, time
+import numpy as np
+import tilewright as tw
+from tilewright.engines import peak_bytes
+if sys.argv[2] != "warm":  # loaded by the first call that compiles
+    import tilewright.compiler.pipeline, tilewright.compiler.batch, tilewright.frontends.formats
+lines = []
+class Listen(logging.Handler):
+    def emit(self, record):
+        lines.append(record.getMessage())
+if sys.argv[2] == "stages":
+    logging.getLogger("tilewright").addHandler(Listen())
+    logging.getLogger("tilewright").setLevel(logging.DEBUG)
+x = np.load(sys.argv[3])
+began = time.perf_counter()
+model = tw.compile(sys.argv[1])
+compiled = time.perf_counter()
+model(x)
+done = time.perf_counter()
+print(json.dumps({"ms": (done - began) * 1e3, "compile_ms": (compiled - began) * 1e3, "lines": lines,
+    "peak_bytes": peak_bytes()}))
+"""
+_ORT = r"""
+import json, sys, time
+import numpy as np
+import onnxruntime
+from tilewright.engines import peak_bytes
+x = np.load(sys.argv[3])
+options = onnxruntime.SessionOptions()
+options.log_severity_level = 3
+began = time.perf_counter()
+session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+created = time.perf_counter()
+session.run(None, {session.get_inputs()[0].name: x})
+done = time.perf_counter()
+print(json.dumps({"ms": (done - began) * 1e3, "create_ms": (created - began) * 1e3,
+    "peak_bytes": peak_bytes()}))
+"""
+_STAGE = re.compile(r"([\w-]+): ([\d.]+) ms")
+
+
+def compiling(name: str, rounds: int) -> dict[str, Any]:
+    """Medians of `rounds` starts each way; "stages" are those of one more cold start, in milliseconds."""
+    path = light_file(name) if name.startswith("light_") else network_file(name)
+    path.read_bytes()  # into the page cache
+    _, shape = input_of(path)
+    found: dict[str, list[dict[str, Any]]] = {"cold": [], "warm": [], "onnxruntime": []}
+    with tempfile.TemporaryDirectory() as folder:
+        x = str(Path(folder, "x.npy"))
+        np.save(x, np.random.default_rng(1).random(shape, np.float32))
+        for turn in range(rounds):
+            cache = str(Path(folder, f"cache{turn}"))
+            found["cold"].append(_run(_START, path, "cold", x, cache))
+            found["warm"].append(_run(_START, path, "warm", x, cache))
+            found["onnxruntime"].append(_run(_ORT, path, "", x, cache))
+            subprocess.run(["rm", "-r", cache], check=True)
+        staged = _run(_START, path, "stages", x, str(Path(folder, "staged")))
+    stages = {match[1]: float(match[2]) for line in staged["lines"] if (match := _STAGE.match(line))}
+    result: dict[str, Any] = {
+        way: {key: median(run[key] for run in runs) for key in runs[0] if key != "lines"} for way, runs in found.items()
+    }
+    result["cold"]["stages"] = stages
+    result["cold"]["staged_ms"] = staged["ms"]
+    return {**result, "model": name, "file_bytes": path.stat().st_size, "rounds": rounds}
+
+
+def _run(script: str, path: Path, mode: str, x: str, cache: str) -> dict[str, Any]:
+    environment = {**os.environ, "TILEWRIGHT_CACHE_DIR": cache}
+    command = [sys.executable, "-c", script, str(path), mode, x]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout))
