@@ -11,16 +11,28 @@ begins afresh.
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 from tilewright.errors import CallError
+from tilewright.runtime.addresses import Pointers, address
 from tilewright.runtime.artifact import Artifact, Manifest, aligned_empty
 from tilewright.runtime.jit import Engine
-from tilewright.runtime.model import Array, pointers
+from tilewright.runtime.model import Array
 
 _ARGUMENTS = (*(ctypes.c_void_p,) * 5, ctypes.c_int32)
 _SIGNATURE = ctypes.CFUNCTYPE(ctypes.c_int32, *_ARGUMENTS)
 _BATCH_SIGNATURE = ctypes.CFUNCTYPE(ctypes.c_int32, *_ARGUMENTS, ctypes.c_int64)
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """What one call at a time needs: tables of its arrays, and a workspace at an address."""
+
+    inputs: Pointers
+    outputs: Pointers
+    workspace: Array
+    address: int
 
 
 class Executable:
@@ -35,23 +47,34 @@ class Executable:
         self._batched = None if self.manifest.batch is None else _batched(self.manifest)
         self._pool = pool_address(artifact.pool) if threads > 1 and artifact.pool else None
         self._threads = threads if self._pool else 1
+        self._constants = address(artifact.constants)
         self._workspace_bytes = self.manifest.workspace_bytes + (self._threads - 1) * self.manifest.thread_bytes
-        self._workspaces: list[Array] = []
+        self._frames: list[_Frame] = []
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Compute `outputs` from `inputs`: dense arrays of exactly the manifest's types, of equally many samples."""
         samples = () if self._batched is None else (len(inputs[self._batched]),)
         try:
-            workspace = self._workspaces.pop()
+            frame = self._frames.pop()
         except IndexError:
-            workspace = aligned_empty(self._workspace_bytes)
+            frame = self._frame()
+        frame.inputs.fill(inputs)
+        frame.outputs.fill(outputs)
         code = self._entry(
-            pointers(inputs), pointers(outputs), self.constants.ctypes.data, workspace.ctypes.data, self._pool,
-            self._threads, *samples,
+            frame.inputs.address, frame.outputs.address, self._constants, frame.address, self._pool, self._threads,
+            *samples,
         )  # fmt: skip
-        self._workspaces.append(workspace)
+        self._frames.append(frame)
         if code:
             raise CallError(f"the compiled code returned error {code}", model=self.manifest.name)
+
+    def _frame(self) -> _Frame:
+        workspace = self._workspace()
+        tables = Pointers(len(self.manifest.inputs)), Pointers(len(self.manifest.outputs))
+        return _Frame(*tables, workspace, address(workspace))
+
+    def _workspace(self) -> Array:
+        return aligned_empty(self._workspace_bytes)
 
     def address(self, symbol: str) -> int:
         """Where a function of the code lies: the entry point, or a kernel of the manifest."""

@@ -9,11 +9,11 @@ in this process (`executable`) or a shared object (`native`). With every dimensi
 threads may call one model at the same time.
 """
 
-import ctypes
 import math
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -186,7 +186,8 @@ class Model:
             for given, spec, dtype, skip in zip(arrays, self._inputs, self._dtypes, self._skips, strict=True)
         ]
         if self.batch is None:
-            executable = self.executable(tuple([array.shape for array in bound]))
+            shapes = tuple([array.shape for array in bound])
+            executable = self._made.get(shapes) or self.executable(shapes)
             specs = executable.manifest.outputs
         else:
             samples = self._samples(bound)
@@ -276,14 +277,14 @@ def sized(spec: TensorSpec, samples: int) -> TensorSpec:
 
 def empty(spec: TensorSpec) -> Array:
     """An uninitialised array for a tensor; large ones start at a multiple of 64 bytes, so that no vector straddles."""
-    dtype, shape = np.dtype(spec.dtype), [int(dim) for dim in spec.shape]
-    size = math.prod(shape) * dtype.itemsize
+    shape, dtype, size = _extent(spec)
     if size < LARGE:
         return np.empty(shape, dtype)
     return aligned_empty(size).view(dtype).reshape(shape)
 
 
-def pointers(arrays: Sequence[Array]) -> Any:
-    """The addresses of arrays, as a C array."""
-    # Twice as fast as array.ctypes.data, which small models notice.
-    return (ctypes.c_void_p * len(arrays))(*[array.__array_interface__["data"][0] for array in arrays])
+@lru_cache(maxsize=1024)
+def _extent(spec: TensorSpec) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """A tensor's shape, element type and bytes."""
+    dtype, shape = np.dtype(spec.dtype), tuple(int(dim) for dim in spec.shape)
+    return shape, dtype, math.prod(shape) * dtype.itemsize

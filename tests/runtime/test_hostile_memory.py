@@ -80,11 +80,14 @@ class HostileExecutable(Executable):
 
     def __init__(self, artifact: Artifact, threads: int = 1) -> None:
         super().__init__(artifact, threads)
-        self._constants = guarded(artifact.constants)
+        self.constants = guarded(artifact.constants)
+        self._constants = self.constants.ctypes.data
+
+    def _workspace(self) -> np.ndarray:
+        return guarded(np.full(self._workspace_bytes, 0xFF, np.uint8))
 
     def run_hostile(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
-        workspace = np.full(self._workspace_bytes, 0xFF, np.uint8)
-        self._workspaces[:] = [guarded(workspace)]
+        self._frames.clear()
         outputs = []
         for spec in self.manifest.outputs:
             size = int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize
