@@ -21,7 +21,7 @@ from tilewright.frontends.formats import load
 from tilewright.reuse import digest_of
 
 FORMS = ("so", "obj", "archive", "header", "asm", "llvm-ir", "bitcode")
-"""What --emit takes; files are written in this order, the shared object last."""
+"""What --emit takes. Files are written in this order: what is likeliest to fail comes first."""
 
 _SHARED = {"windows": ".dll", "macos": ".dylib", "none": ".wasm"}
 _EXAMPLES = """\b
@@ -44,7 +44,7 @@ def parse_forms(text: str) -> tuple[str, ...]:
 
 
 def paths(out: Path, forms: Sequence[str], target: Target) -> dict[str, Path]:
-    """The file of each form: OUT itself if its name says so or there is no other, else OUT with the form's suffix."""
+    """The file of each form: OUT itself if its suffix is the form's, or no form's and there is one; else beside it."""
     windows = target.system == "windows"
     suffixes = {
         "so": (_SHARED.get(target.system, ".so"),), "obj": (".obj", ".o") if windows else (".o", ".obj"),
@@ -56,7 +56,7 @@ def paths(out: Path, forms: Sequence[str], target: Target) -> dict[str, Path]:
     found = {}
     for form in forms:
         exact = out.suffix in suffixes[form] or (form == "so" and out.suffix in (".so", ".dll", ".dylib", ".wasm"))
-        alone = len(forms) == 1 and out.suffix
+        alone = len(forms) == 1 and out.suffix and out.suffix not in known
         found[form] = out if exact or alone else stem.with_name(stem.name + suffixes[form][0])
     return found
 
@@ -143,7 +143,7 @@ def compile(
             "llvm-ir": lambda path: _write(path, exported(library.plain_text, machine).encode()),
             "bitcode": lambda path: _write(path, bitcode(library.text, machine)),
         }
-        for form, path in reversed(files.items()):
+        for form, path in files.items():
             say(f"writing {path}")
             writers[form](path)
     for path in _written(library, files):
