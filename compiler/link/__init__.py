@@ -32,6 +32,9 @@ from tilewright.errors import LinkError, UnsupportedError
 from tilewright.runtime.abi import WEIGHTS_PAGE
 from tilewright.runtime.seal import seal
 
+LARGE = 64 << 20
+"""Bytes of weights from which they are not sent through another linker unless it was asked for."""
+
 __all__ = ["Library", "Tools", "write_archive", "write_header", "write_object", "write_shared"]
 
 
@@ -97,7 +100,8 @@ def write_shared(library: Library, path: Path, tools: Tools | None = None) -> No
     own = builtin.can_link(library.code) and "linux" in library.triple
     _write_weights(library, path)
     failures = []
-    for candidate in candidates(wanted, tools, own):
+    large = library.weights == "embed" and library.constants.nbytes >= LARGE
+    for candidate in candidates(wanted, tools, own, large):
         try:
             return _link(library, path, candidate, tools)
         except LinkError as error:

@@ -1,8 +1,9 @@
 """Finds a linker that can make a shared object for a target, and runs it.
 
-The order: the one asked for; $CC; ld.lld; the one in the `ziglang` package; ld; cc; the built-in writer. lld makes
-ELF files for all processors; `ld` and `cc` only for the machine's own, or with the target's triple in their
-name. One that was asked for must do; of the others, the next is tried when one fails.
+The order: the one asked for; $CC; ld.lld; the one in the `ziglang` package; ld; cc; the built-in writer, which comes
+after $CC where there are many weights. lld makes ELF files for all processors; `ld` and `cc` only for the machine's
+own, or with the target's triple in their name. One that was asked for must do; of the others, the next is tried when
+one fails.
 
     candidates(Wanted("aarch64-unknown-linux-gnu", ...))  ->  (Candidate("ld.lld", ("ld.lld", "-shared", ...)), ..)
 """
@@ -54,8 +55,10 @@ class Candidate:
     asked: bool = False
 
 
-def candidates(wanted: Wanted, tools: Tools, builtin: bool) -> Iterator[Candidate]:
-    """The linkers to try; `builtin` says whether the built-in one knows the target."""
+def candidates(wanted: Wanted, tools: Tools, builtin: bool, large: bool = False) -> Iterator[Candidate]:
+    """The linkers to try; `builtin` says whether the built-in one knows the target, `large` that there are many
+    weights: others copy them from an object file, so then the built-in one comes first among those not asked for.
+    """
     if tools.linker == BUILTIN:
         if not builtin:
             raise LinkError(
@@ -72,6 +75,8 @@ def candidates(wanted: Wanted, tools: Tools, builtin: bool) -> Iterator[Candidat
     variable = os.environ.get("CC", "").strip()
     if variable and _makes_code_for(variable, wanted.triple):
         yield Candidate(variable, (*_split(variable, "$CC"), *_cc_arguments(wanted, tools)))
+    if builtin and large:
+        yield Candidate(BUILTIN, ())
     zig = (sys.executable, "-m", "ziglang") if find_spec("ziglang") else ()
     system = _system(wanted.triple)
     if system == "wasm":
