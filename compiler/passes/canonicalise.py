@@ -7,6 +7,7 @@
     add(add(%x, 5), 100)   (integers)          add(%x, 105)
     conv(pad(%x) with zeros)                   conv(%x) with larger pads
     matmul over an axis of 0                   zeros
+    reduce_sum over an image's rows and columns    the same with kept dimensions, which blocked channels allow; reshape
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from tilewright.compiler.ir import Graph, Node, Value
 from tilewright.compiler.ir.graph import Array, rewrite
 from tilewright.compiler.ops.contraction import Conv
 from tilewright.compiler.ops.movement import Broadcast, Concat, Pad, Reshape, Slice, Transpose
+from tilewright.compiler.ops.reduction import Reduce
 from tilewright.compiler.passes.build import new_constant, new_node
 
 Change = tuple[Sequence[Node], Mapping[Value, Value]]
@@ -41,7 +43,7 @@ def _once(graph: Graph) -> Graph:
         nonlocal touched
         change = (
             _no_operation(node) or _two_movements(node, made) or _pad_into_conv(node, made, constants)
-            or _integer_sums(node, made, constants) or _empty_product(node, constants)
+            or _integer_sums(node, made, constants) or _empty_product(node, constants) or _image_reduction(node, made)
         )  # fmt: skip
         if change is None:
             made.update((result, node) for result in node.results)
@@ -133,6 +135,31 @@ def _integer_sums(node: Node, made: Mapping[Value, Node], constants: dict[Value,
     if merged.result.type != node.result.type:
         return None
     return [merged], {node.result: merged.result}
+
+
+def _image_reduction(node: Node, made: Mapping[Value, Node]) -> Change | None:
+    """Reductions of whole images keep their dimensions, as those of blocked channels have to; so do means."""
+    if node.op in ("mul", "div") and node.operands[1].type.elements == 1:
+        return _scaled_reduction(node, made)
+    if not isinstance(node.attrs, Reduce) or node.attrs.keepdims or node.operands[0].type.rank != 4:
+        return None
+    if node.attrs.axes != (2, 3):
+        return None
+    attrs = replace(node.attrs, keepdims=True)
+    kept = new_node(node.op, node.operands, attrs, source=node.source, name=node.result.name)
+    flat = new_node("reshape", [kept.result], Reshape(shape=node.result.type.shape), source=node.source)
+    return [kept, flat], {node.result: flat.result}
+
+
+def _scaled_reduction(node: Node, made: Mapping[Value, Node]) -> Change | None:
+    """A reduction of whole images, flattened and divided by a number: divided and flattened."""
+    flat = made.get(node.operands[0])
+    total = made.get(flat.operands[0]) if flat is not None and flat.op == "reshape" else None
+    if total is None or not isinstance(total.attrs, Reduce) or total.attrs != Reduce(axes=(2, 3), keepdims=True):
+        return None
+    scaled = new_node(node.op, (total.result, node.operands[1]), source=node.source, name=node.result.name)
+    again = new_node("reshape", [scaled.result], Reshape(shape=node.result.type.shape), source=node.source)
+    return [scaled, again], {node.result: again.result}
 
 
 def _empty_product(node: Node, constants: dict[Value, Array]) -> Change | None:

@@ -10,9 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tilewright.compiler.ir import F32, I32, Graph, TensorType, Value
+from tilewright.compiler.ir import F32, I32, DType, Graph, TensorType, Value
 from tilewright.compiler.ir.verifier import verify
-from tilewright.compiler.ops import GraphBuilder, builder, evaluate, verify_types
+from tilewright.compiler.ops import GraphBuilder, builder, composites, evaluate, verify_types
 from tilewright.compiler.passes import cleanup
 from tilewright.compiler.passes.canonicalise import canonicalise
 from tilewright.compiler.passes.cleanup import fold_constants, merge_equal, remove_dead
@@ -73,6 +73,35 @@ def test_canonicalise_movements(golden: Callable[[str], None]) -> None:
     y = g.op("transpose", g.op("transpose", x, perm=(0, 2, 1)), perm=(0, 2, 1))
     y = g.op("reshape", g.op("reshape", y, shape=(6, 4)), shape=(24,))
     golden(str(remove_dead(checked(g.finish({"y": y}), canonicalise))))
+
+
+def test_canonicalise_mean_of_an_image(golden: Callable[[str], None]) -> None:
+    g = GraphBuilder("mean")
+    x = g.input("x", TensorType(F32, (2, 3, 4, 5)))
+    golden(str(remove_dead(checked(g.finish({"y": composites.mean(g, x, (2, 3))}), canonicalise))))
+
+
+@pytest.mark.parametrize("dtype", [F32, I32])
+def test_only_sums_of_integers_are_joined(dtype: DType) -> None:
+    g = GraphBuilder("sums")
+    x = g.input("x", TensorType(dtype, (4,)))
+    one = g.constant(np.ones((), dtype.numpy))
+    y = g.op("add", g.op("sub", x, one), one)
+    graph = remove_dead(checked(g.finish({"y": y}), canonicalise))
+    assert [node.op for node in graph.nodes] == (["sub", "add"] if dtype.is_float else ["add"])
+
+
+def test_sums_of_integers_wrap_around() -> None:
+    g = GraphBuilder("wrap")
+    x = g.input("x", TensorType(I32, (3,)))
+    y = x
+    for amount in (2**31 - 1, 2**31 - 1, 7):
+        y = g.op("add", y, g.constant(np.int32(amount)))
+    graph = canonicalise(g.finish({"y": y}))
+    numbers = np.array([0, 2**31 - 1, -(2**31)], np.int32)
+    wide = (numbers.astype(np.int64) + 2 * (2**31 - 1) + 7).astype(np.int32)
+    np.testing.assert_array_equal(evaluate(graph, [numbers])[0], wide)
+    assert len(remove_dead(graph).nodes) == 1
 
 
 def test_canonicalise_pad_before_conv(golden: Callable[[str], None]) -> None:
