@@ -98,7 +98,7 @@ class Symbol:
 
 @dataclass(frozen=True, eq=False)
 class File:
-    """A file's data and headers."""
+    """A file's data and headers; `headers_end` is where the section headers end."""
 
     data: Data
     bits: int
@@ -107,6 +107,7 @@ class File:
     flags: int
     sections: tuple[Section, ...]
     segments: tuple[Segment, ...]
+    headers_end: int
 
 
 def read(data: Data) -> File:
@@ -130,7 +131,8 @@ def read(data: Data) -> File:
     if rows and names >= len(rows):
         raise ElfError("its section names are missing")
     sections = tuple(Section(_text(data, rows[names][4] + row[0]), *row) for row in rows)
-    return File(data, bits, type_, machine, flags, sections, tuple(segments))
+    headers_end = sh_at + sh_count * layout.section.size
+    return File(data, bits, type_, machine, flags, sections, tuple(segments), headers_end)
 
 
 def symbols(file: File, kind: int) -> list[Symbol]:
@@ -155,7 +157,7 @@ def end(file: File) -> int:
     """How long the file must be for all that its headers speak of."""
     ends = [segment.offset + segment.file_size for segment in file.segments]
     ends += [section.offset + section.size for section in file.sections if section.type != NOBITS]
-    return max(ends, default=0)
+    return max(*ends, file.headers_end, 0)
 
 
 def _fields(layout: struct.Struct, data: Data, at: int) -> tuple[int, ...]:

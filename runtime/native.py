@@ -185,7 +185,7 @@ def _checked(path: Path) -> str:
             if elf.end(parsed) > len(data):
                 raise LoadError("it is cut off: copy it again, or compile the model anew", model=file)
             _check_machine(parsed, file)
-            problem = broken(data)
+            problem = broken(data, parsed)
             if problem:
                 raise LoadError(f"it is damaged: {problem}; copy it again, or compile the model anew", model=file)
             names = [entry.name for entry in elf.symbols(parsed, elf.DYNSYM) if entry.section != elf.UNDEFINED]

@@ -30,13 +30,15 @@ def seal(path: Path, symbol: str) -> None:
         file.write(_SEAL.pack(_MAGIC, size, start, length, digest))
 
 
-def broken(data: mmap.mmap) -> str:
+def broken(data: mmap.mmap, file: elf.File) -> str:
     """What is wrong with a sealed file, or "" if nothing is, or if it has no seal."""
     if len(data) < _SEAL.size:
         return ""
     magic, size, start, length, digest = _SEAL.unpack_from(data, len(data) - _SEAL.size)
     if magic != _MAGIC:
-        return ""
+        end = elf.end(file)
+        rest = data[end : end + len(_MAGIC)]
+        return "it is cut off" if rest and _MAGIC.startswith(rest) else ""
     if size != len(data) - _SEAL.size or start + length > size:
         return "its size is not what it says"
     return "" if _digest(data, size, start, length) == digest else "its checksum differs"

@@ -254,7 +254,6 @@ class _Linker:
         for title in titles:
             at[title] = len(text)
             text += title.encode() + b"\0"
-        size = len(self.weights) if self.weights is not None else 0
         rows = [
             (0,) * 10,
             _row(at[".hash"], 5, elf.ALLOC, self.hash_at, self.hash_size, 2, 0, 8, 4),
@@ -263,12 +262,18 @@ class _Linker:
             _row(at[".rela.dyn"], elf.RELA, elf.ALLOC, self.relocations_at, self.loaded * 24, 2, 0, 8, 24),
             _row(at[".text"], 1, elf.ALLOC | elf.EXECUTE, self.code_at, self.code_end - self.code_at, 0, 0, 16, 0),
             _row(at[".dynamic"], 6, elf.ALLOC | elf.WRITE, self.data_at, 16 * len(self.table), 3, 0, 8, 16),
-            (at[".weights"], 1, elf.ALLOC, self.weights_at, self.weights_offset, size, 0, 0, self.machine.page, 0),
+            *self._weights_row(at[".weights"]),
             (at[".shstrtab"], elf.STRTAB, 0, 0, end, len(text), 0, 0, 1, 0),
         ]
         padding = -(end + len(text)) % 8
         packed = b"".join(_LAYOUT.section.pack(*row) for row in rows)
         return text + bytes(padding) + packed, end + len(text) + padding, len(rows)
+
+    def _weights_row(self, title: int) -> list[tuple[int, ...]]:
+        if self.weights is None:
+            return []
+        size = self.weights.nbytes
+        return [(title, 1, elf.ALLOC, self.weights_at, self.weights_offset, size, 0, 0, self.machine.page, 0)]
 
     def _headers(self, image: bytearray, section_headers: int, count: int) -> None:
         page = self.machine.page
