@@ -23,11 +23,15 @@ from tilewright.compiler.ops.winograd import WinogradConv, WinogradFilter
 from tilewright.compiler.passes.build import new_node
 from tilewright.compiler.targets import Target
 
-TILES: dict[int, tuple[int, ...]] = {3: (2, 4), 5: (2, 4)}
-"""By filter size, the output tiles tried. Larger ones are hardly faster, and several times less accurate."""
+TILES: dict[int, tuple[int, ...]] = {3: (2, 4), 5: (2,)}
+"""By filter size, the output tiles tried. Larger ones are hardly faster, and have eight times the error of direct
+convolution and more."""
 
 BYTES_A_CYCLE = 4.0
 """From beyond the second-level cache."""
+
+CACHED_BYTES_A_CYCLE = 32.0
+"""Of filters that take at most a quarter of that cache, where they may still lie from the last run."""
 
 TRANSFORM = 10.0
 """Cycles for each vector of a tile's window, transformed."""
@@ -88,7 +92,7 @@ def _direct_cycles(x: TensorType, w: TensorType, pads: Pads, target: Target) -> 
     """Two multiply-adds a cycle, nine tenths of the time; filters beyond the cache are fetched meanwhile."""
     blocks = -(-w.shape[0] // target.lanes(x.dtype.bits))
     pixels = x.shape[0] * prod(tile_counts(x.shape[2:], 1, w.shape[2], pads))
-    return max(pixels * blocks * prod(w.shape[1:]) / 1.8, w.bytes / BYTES_A_CYCLE)
+    return max(pixels * blocks * prod(w.shape[1:]) / 1.8, _fetch_cycles(w.bytes, target))
 
 
 def _winograd_cycles(x: TensorType, w: TensorType, tile: int, pads: Pads, target: Target) -> float:
@@ -100,8 +104,13 @@ def _winograd_cycles(x: TensorType, w: TensorType, tile: int, pads: Pads, target
     # A micro-kernel of few tiles waits for its multiply-adds.
     multiply = products * max(tiles, 4) / 1.7
     if transforms_in_passing(x, w, tile, pads, target):
-        fetch = w.bytes / BYTES_A_CYCLE
+        fetch = _fetch_cycles(w.bytes, target)
         multiply += FILTER * products
     else:
-        fetch = products * lanes * x.dtype.bytes / BYTES_A_CYCLE
+        fetch = _fetch_cycles(products * lanes * x.dtype.bytes, target)
     return max(multiply, fetch) + TRANSFORM * window * window * tiles * (blocks_in + blocks_out)
+
+
+def _fetch_cycles(filters: int, target: Target) -> float:
+    """How long it takes to read so many bytes of filters."""
+    return filters / (CACHED_BYTES_A_CYCLE if 4 * filters <= target.l2 else BYTES_A_CYCLE)
