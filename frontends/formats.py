@@ -40,7 +40,7 @@ class Loaded:
     """A model that was read, and what can be done with it.
 
     `files` are those it was read from besides the one that was named. `outputs` are the names of what it computes
-    unless asked otherwise, `described` the same for people, `operators` those of all its nodes. The functions are
+    unless asked otherwise, `described` the same for people, `operators` those of its nodes. The functions are
     those of the format's `translate` and `names` modules, without their first parameter.
     """
 
@@ -127,7 +127,7 @@ def _tensorflow(source: Source) -> Loaded:
         model.declared,
         tuple(model.outputs),
         tuple(model.outputs),
-        tuple(node.op for node in model.nodes),
+        translate.operators_of(model),
         partial(translate.translate, model),
         partial(translate.needed_inputs, model),
         partial(translate.unsupported, model),

@@ -22,7 +22,8 @@ from tilewright.frontends.tensorflow.sorting import in_order, reachable, wire
 from tilewright.frontends.tensorflow.variables import VARIABLES
 from tilewright.frontends.translation import input_types, missing_message, once, translating
 
-__all__ = ["needed_inputs", "operators", "translate", "unsupported"]  # importing `operators` fills the table
+# Importing `operators` fills the table.
+__all__ = ["needed_inputs", "operators", "operators_of", "translate", "unsupported"]
 
 LOOPS = {"Enter", "Exit", "LoopCond", "Merge", "NextIteration", "Switch"}
 
@@ -58,6 +59,15 @@ def needed_inputs(model: Model, outputs: Sequence[str | int] | None = None) -> t
 def unsupported(model: Model, outputs: Sequence[str | int] | None = None) -> dict[str, list[str]]:
     """The operators among the needed nodes that Tilewright lacks, each with the names of its nodes."""
     return _unsupported(reachable(model, wire(model), _wanted(model, outputs).values()))
+
+
+def operators_of(model: Model) -> tuple[str, ...]:
+    """The operators of the nodes that the model's own outputs need, of all nodes where there is no telling."""
+    try:
+        nodes: Sequence[Node] = reachable(model, wire(model), _wanted(model, None).values())
+    except TilewrightError:
+        nodes = model.nodes
+    return tuple(node.op for node in nodes)
 
 
 def _translate(model: Model, outputs: Sequence[str | int] | None, shapes: Mapping[str, Shape]) -> Graph:

@@ -29,7 +29,11 @@ from tilewright.pictures import write_pictures
 @click.command(epilog="Example: tilewright hypercolumns cat.jpg -o out --layers conv1_2,conv2_2 --size image")
 @click.argument("image", required=False)
 @click.option("-o", "--output", default="out", show_default=True, metavar="DIR", help="Where to write.")
-@click.option("--model", metavar="MODEL", help="An ONNX file; by default a VGG-16 with ImageNet weights.")
+@click.option(
+    "--model",
+    metavar="MODEL",
+    help="An ONNX file or a TensorFlow graph; by default a VGG-16 with ImageNet weights.",
+)
 @click.option(
     "--layers",
     default=",".join(VGG_LAYERS),

@@ -63,7 +63,7 @@ def run(
     conv: Literal["auto", "direct"],
     cache: bool,
 ) -> None:
-    """Run MODEL, an ONNX file, on arrays and print what comes out."""
+    """Run MODEL, an ONNX file or a TensorFlow graph, on arrays and print what comes out."""
     into = None if output is None else folder(output)
     given = {name: read_array(name, path) for name, path in inputs}
     wanted = {name: array.shape for name, array in given.items()} | dict(shapes)
