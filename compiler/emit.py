@@ -219,14 +219,20 @@ def place_constants(constants: Mapping[Value, Constant]) -> dict[Value, int]:
     return starts
 
 
+def packed_bytes(emitted: Emitted) -> int:
+    """How many bytes `pack_constants` will give."""
+    sizes = {value: size_of(constant) for value, constant in emitted.constants.items()}
+    ends = [start + -(-sizes[value] // ALIGNMENT) * ALIGNMENT for value, start in emitted.starts.items()]
+    return max(ends, default=0)
+
+
 def pack_constants(emitted: Emitted) -> Array:
     """All constants in one 64-byte aligned array of bytes, with zeros between them.
 
     They are taken out of `emitted` one by one: at most one is there twice.
     """
     sizes = {value: size_of(constant) for value, constant in emitted.constants.items()}
-    ends = [start + -(-sizes[value] // ALIGNMENT) * ALIGNMENT for value, start in emitted.starts.items()]
-    blob = aligned_empty(max(ends, default=0))
+    blob = aligned_empty(packed_bytes(emitted))
     # The largest first: it is there twice while LLVM beside has hardly begun to take memory.
     for value in sorted(emitted.starts, key=lambda value: -sizes[value]):
         start, end = emitted.starts[value], emitted.starts[value] + sizes[value]

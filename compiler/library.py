@@ -8,6 +8,7 @@ The kernels are those that run in this process too: the same text, compiled by t
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from tilewright.compiler.codegen.abi import Interface, Port, emit_abi, exported_
 from tilewright.compiler.codegen.cpu import checked_features
 from tilewright.compiler.codegen.object import compile_module
 from tilewright.compiler.codegen.pool import emit_pool, has_pool
-from tilewright.compiler.emit import ENTRY, PROFILED, pack_constants
+from tilewright.compiler.emit import ENTRY, PROFILED, pack_constants, packed_bytes
 from tilewright.compiler.link import Library
 from tilewright.compiler.link.header import HeaderFacts, c_name, c_names, header
 from tilewright.compiler.pipeline import Planned, manifest_of
@@ -55,30 +56,44 @@ def build_library(planned: Planned, target: Target, options: LibraryOptions) -> 
         raise CallError(
             f"'{options.name}' is no name that C functions can begin with; {c_name(options.name)} would be one"
         )
-    manifest = manifest_of(planned, target)
-    # The weights' hash stands in the code that finds them, so they are packed before it is compiled.
-    constants = pack_constants(planned.emitted)
-    kind = _weights_kind(options.weights, constants.nbytes, target)
-    digest = blake3(constants.data).digest() if kind == "external" else bytes(32)
-    pool = POOL if planned.emitted.shared and has_pool(target) else ""
-    metadata = _metadata(manifest, target, options, kind, constants.nbytes, digest, bool(pool))
-    interface = Interface(
-        options.name, ENTRY, PROFILED, _ports(manifest.inputs), _ports(manifest.outputs), manifest.batch is not None,
-        manifest.workspace_bytes, manifest.thread_bytes if pool else 0, pool, kind, constants.nbytes,
-        weights_header(constants.nbytes, digest), metadata,
-    )  # fmt: skip
-    threads = [emit_pool(target, pool, "internal ")] if pool else []
-    text, plain = (
-        _joined([planned.emitted.text, emit_abi(interface, target, checked), *threads]) for checked in (True, False)
-    )
+    manifest, size = manifest_of(planned, target), packed_bytes(planned.emitted)
+    kind = _weights_kind(options.weights, size, target)
+    with ThreadPoolExecutor(1) as beside:  # LLVM, NumPy and the hash let go of the interpreter lock
+        packing = beside.submit(pack_constants, planned.emitted)
+        # The hash of weights elsewhere stands in the code that checks them; others need not be waited for.
+        digest = blake3(packing.result().data).digest() if kind == "external" else bytes(32)
+        interface = _interface(manifest, target, options, (kind, size, digest), planned.emitted.shared)
+        threads = [emit_pool(target, POOL, "internal ")] if interface.pool else []
+        text, plain = (
+            _joined([planned.emitted.text, emit_abi(interface, target, checked), *threads])
+            for checked in (True, False)
+        )
+        code = compile_module(text, target)
+        constants = packing.result()
     return Library(
-        options.name, target.triple, compile_module(text, target), text, plain, constants, kind,
-        interface.weights_header, header(_header_facts(manifest, target, options, interface)), metadata,
-        exported_functions(interface, target), bool(pool),
+        options.name, target.triple, code, text, plain, constants, kind, interface.weights_header,
+        header(_header_facts(manifest, target, options, interface)), interface.metadata,
+        exported_functions(interface, target), bool(interface.pool),
     )  # fmt: skip
 
 
-def _weights_kind(wanted: str | None, size: int, target: Target) -> Literal["embed", "external", "none"]:
+Kind = Literal["embed", "external", "none"]
+
+
+def _interface(
+    manifest: Manifest, target: Target, options: LibraryOptions, weights: tuple[Kind, int, bytes], shared: bool
+) -> Interface:
+    """What the C interface is made from."""
+    kind, size, digest = weights
+    pool = POOL if shared and has_pool(target) else ""
+    return Interface(
+        options.name, ENTRY, PROFILED, _ports(manifest.inputs), _ports(manifest.outputs), manifest.batch is not None,
+        manifest.workspace_bytes, manifest.thread_bytes if pool else 0, pool, kind, size, weights_header(size, digest),
+        _metadata(manifest, target, options, kind, size, digest, bool(pool)),
+    )  # fmt: skip
+
+
+def _weights_kind(wanted: str | None, size: int, target: Target) -> Kind:
     if not size:
         return "none"
     elf = target.system == "linux" or (target.system == "none" and not target.architecture.startswith("wasm"))
