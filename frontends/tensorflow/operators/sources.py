@@ -2,7 +2,7 @@
 
 from tilewright.compiler.ir import Value
 from tilewright.errors import GraphError, UnsupportedError
-from tilewright.frontends.tensorflow.model import Tensor
+from tilewright.frontends.tensorflow.model import ElementType, Tensor
 from tilewright.frontends.tensorflow.operators.table import Call, operator
 
 
@@ -11,7 +11,7 @@ def const(call: Call) -> Value:
     tensor, declared = call.attribute("value"), call.node.attributes.get("dtype")
     if not isinstance(tensor, Tensor):
         raise GraphError(f"attribute 'value' should be a tensor, not {tensor!r}")
-    if declared not in (None, tensor.type):
+    if isinstance(declared, ElementType) and declared != tensor.type:
         raise GraphError(f"attribute 'dtype' is {declared}, but the tensor holds {tensor.type}")
     if tensor.array is None:
         raise UnsupportedError(f"it holds {tensor.type} elements, which Tilewright lacks")
