@@ -25,10 +25,12 @@ def relocation_model(target: Target) -> str:
     return "static" if target.architecture == "wasm32" else "pic"
 
 
-def parse(text: str, target: Target, machine: llvm.TargetMachine) -> llvm.ModuleRef:
-    """LLVM's module of IR text, verified; raises CompileError with LLVM's message."""
+def parse(
+    text: str, target: Target, machine: llvm.TargetMachine, context: llvm.ContextRef | None = None
+) -> llvm.ModuleRef:
+    """LLVM's module of IR text, verified, in LLVM's common context or another; raises CompileError with its message."""
     try:
-        module = llvm.parse_assembly(text)
+        module = llvm.parse_assembly(text, context)
         module.triple = target.triple
         module.data_layout = str(machine.target_data)
         module.verify()
@@ -53,5 +55,6 @@ def assembly(text: str, target: Target) -> str:
 
 def bitcode(text: str, target: Target) -> bytes:
     """LLVM's binary form of the text, for tools of the same LLVM or newer."""
-    code: bytes = parse(text, target, target_machine(target)).as_bitcode()
+    # In a context of its own: the common one numbers types as they came up in other modules.
+    code: bytes = parse(text, target, target_machine(target), llvm.create_context()).as_bitcode()
     return code

@@ -171,7 +171,7 @@ def _shape_help(error: ShapeNeededError) -> str:
     settled, batched = [], []
     for name, dims in error.inputs.items():
         if dims is None:
-            return f"input '{name}' declares no rank; pass its shape, such as --shape {name}=1x3x224x224"
+            return f"input '{name}' declares no rank; pass its shape: --shape {name}=1x3x224x224, {name}= for a scalar"
         known = [str(dim) if isinstance(dim, int) else "1" if at == 0 else "224" for at, dim in enumerate(dims)]
         settled.append(f"--shape {name}={'x'.join(known)}")
         batched.append(f"--shape {name}={'x'.join(['N', *known[1:]])}")
