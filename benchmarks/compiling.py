@@ -1,6 +1,6 @@
 """From a model's file to its first result: cold, from the cache, and beside onnxruntime's session creation.
 
-    compiling("vgg16", rounds=3)  ->  {"cold": {"ms": .., "peak_bytes": .., "stages": {"emit": 12.0, ..}}, "warm": ..}
+    compiling("vgg16", rounds=3)  ->  {"cold": {"ms": .., "peak_bytes": .., "stages": {"LLVM": 400.0, ..}}, "warm": ..}
 
 Every start is a process of its own, one after the other in turn, with the file in the page cache. Importing the
 engine does not count, neither for us nor for onnxruntime; peak memory is that of the whole process.
@@ -8,10 +8,10 @@ engine does not count, neither for us nor for onnxruntime; peak memory is that o
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,27 +19,51 @@ from typing import Any
 import numpy as np
 from models import input_of, light_file, network_file
 
+STAGES = {
+    "read the file": ("tilewright.frontends.formats", "load"),
+    "hash it": ("tilewright.api", "read_content"),
+    "graph passes": ("tilewright.compiler.pipeline", "optimise"),
+    "lower": ("tilewright.compiler.pipeline", "lower_graph"),
+    "emit text": ("tilewright.compiler.pipeline", "emit"),
+    "LLVM": ("tilewright.compiler.pipeline", "compile_module"),
+    "pack constants": ("tilewright.compiler.pipeline", "pack_constants"),
+    "load the code": ("tilewright.api", "Executable"),
+    "write the cache": ("tilewright.runtime.cache", "Cache.put"),
+}
+"""What a cold start spends its time on: functions, none within another. Constants are packed beside LLVM."""
+BESIDE = ("pack constants",)
+
 _START = r"""
-import json, logging, sys, time
+import importlib, json, sys, time
 import numpy as np
 import tilewright as tw
 from tilewright.engines import peak_bytes
 if sys.argv[2] != "warm":  # loaded by the first call that compiles
     import tilewright.compiler.pipeline, tilewright.compiler.batch, tilewright.frontends.formats
-lines = []
-class Listen(logging.Handler):
-    def emit(self, record):
-        lines.append(record.getMessage())
-if sys.argv[2] == "stages":
-    logging.getLogger("tilewright").addHandler(Listen())
-    logging.getLogger("tilewright").setLevel(logging.DEBUG)
+stages = {}
+def watch(stage, module, name):
+    owner = importlib.import_module(module)
+    *outer, name = name.split(".")
+    for part in outer:
+        owner = getattr(owner, part)
+    function = getattr(owner, name)
+    def timed(*args, **kwargs):
+        began = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            stages[stage] = stages.get(stage, 0) + (time.perf_counter() - began) * 1e3
+    setattr(owner, name, timed)
+for stage, (module, name) in json.loads(sys.argv[4]).items():
+    watch(stage, module, name)
 x = np.load(sys.argv[3])
 began = time.perf_counter()
 model = tw.compile(sys.argv[1])
 compiled = time.perf_counter()
 model(x)
 done = time.perf_counter()
-print(json.dumps({"ms": (done - began) * 1e3, "compile_ms": (compiled - began) * 1e3, "lines": lines,
+stages["first call"] = (done - compiled) * 1e3
+print(json.dumps({"ms": (done - began) * 1e3, "compile_ms": (compiled - began) * 1e3, "stages": stages,
     "peak_bytes": peak_bytes()}))
 """
 _ORT = r"""
@@ -58,7 +82,6 @@ done = time.perf_counter()
 print(json.dumps({"ms": (done - began) * 1e3, "create_ms": (created - began) * 1e3,
     "peak_bytes": peak_bytes()}))
 """
-_STAGE = re.compile(r"([\w-]+): ([\d.]+) ms")
 
 
 def compiling(name: str, rounds: int) -> dict[str, Any]:
@@ -76,18 +99,20 @@ def compiling(name: str, rounds: int) -> dict[str, Any]:
             found["warm"].append(_run(_START, path, "warm", x, cache))
             found["onnxruntime"].append(_run(_ORT, path, "", x, cache))
             subprocess.run(["rm", "-r", cache], check=True)
-        staged = _run(_START, path, "stages", x, str(Path(folder, "staged")))
-    stages = {match[1]: float(match[2]) for line in staged["lines"] if (match := _STAGE.match(line))}
+        staged = _run(_START, path, "cold", x, str(Path(folder, "staged")), STAGES)
     result: dict[str, Any] = {
-        way: {key: median(run[key] for run in runs) for key in runs[0] if key != "lines"} for way, runs in found.items()
+        way: {key: median(run[key] for run in runs) for key in runs[0] if key != "stages"}
+        for way, runs in found.items()
     }
-    result["cold"]["stages"] = stages
+    result["cold"]["stages"] = staged["stages"]
     result["cold"]["staged_ms"] = staged["ms"]
     return {**result, "model": name, "file_bytes": path.stat().st_size, "rounds": rounds}
 
 
-def _run(script: str, path: Path, mode: str, x: str, cache: str) -> dict[str, Any]:
+def _run(
+    script: str, path: Path, mode: str, x: str, cache: str, watched: Mapping[str, tuple[str, str]] | None = None
+) -> dict[str, Any]:
     environment = {**os.environ, "TILEWRIGHT_CACHE_DIR": cache}
-    command = [sys.executable, "-c", script, str(path), mode, x]
+    command = [sys.executable, "-c", script, str(path), mode, x, json.dumps(watched or {})]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout))

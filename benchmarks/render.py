@@ -16,6 +16,8 @@ from math import exp, fsum, log
 from pathlib import Path
 from typing import Any
 
+from compiling import BESIDE
+
 Facts = Mapping[str, Any]
 Results = Mapping[str, Facts]
 
@@ -119,14 +121,12 @@ def _about(results: Results) -> str:
         lines.append(f"- **Measured in a hurry**, with few rounds: {', '.join(hurried)}.")
     return (
         "\n".join(lines)
-        + "\n\nFloat32 throughout, the same inputs for all. Engines run in turn, round after round, each in "
-        "a process of its own that is stopped while others run, so that none disturbs another and threads may wait "
-        "actively in their own turn. PyTorch runs eagerly, in the faster of planar and channels-last, on the network "
-        "as "
-        "pnnx converts it, its normalisations folded; ncnn with Winograd and packed layouts, nothing below float32. "
-        "Every "
-        "engine's results are compared with ours before anything is timed. Times are medians of single calls; *x* says "
-        "how many times ours an engine takes."
+        + "\n\nFloat32 throughout, the same inputs for all. Engines run in turn, round after round, each in a "
+        "process of its own that is stopped while others run, so that none disturbs another and threads may wait "
+        "actively in their own turn. PyTorch runs eagerly, in the faster of planar and channels-last, on the "
+        "network as pnnx converts it, its normalisations folded; ncnn with Winograd and packed layouts, nothing "
+        "below float32. Every engine's results are compared with ours before anything is timed. Times are medians "
+        "of single calls; *x* says how many times ours an engine takes."
     )
 
 
@@ -309,8 +309,8 @@ def _accuracy(results: Results) -> str:
             ]
         )  # fmt: skip
     return (
-        "## Accuracy\n\nRoot mean square errors against a run of PyTorch in double precision, as a share of the exact "
-        "result's; in brackets as multiples of PyTorch's own. `conv=\"auto\"` may use Winograd. First single "
+        "## Accuracy\n\nRoot mean square errors against a run of PyTorch in double precision, as a share of the "
+        "exact result's; in brackets as multiples of PyTorch's own. `conv=\"auto\"` may use Winograd. First single "
         "convolutions, channels in and out at height and width, then networks with random weights.\n\n"
         + table(["", ">PyTorch", '>`conv="direct"`', '>`conv="auto"`', "ceiling"], rows)
     )
@@ -332,10 +332,12 @@ def _compiling(results: Results) -> str:
                 f"{warm['peak_bytes'] / 2**20:.0f}", f"{ort['peak_bytes'] / 2**20:.0f}",
             ]
         )  # fmt: skip
-        longest = sorted(cold["stages"].items(), key=lambda item: -item[1])[:8]
+        serial = {stage: ms for stage, ms in cold["stages"].items() if stage not in BESIDE}
+        longest = sorted(serial.items(), key=lambda item: -item[1])
         shown = ", ".join(f"{stage} {ms:.0f}" for stage, ms in longest if ms >= 1)
-        rest = cold["staged_ms"] - sum(cold["stages"].values())
-        stages.append(f"- {NAMES[facts['model']]}: {shown}; all else {rest:.0f}.")
+        beside = ", ".join(f"{stage} {cold['stages'][stage]:.0f}" for stage in BESIDE if stage in cold["stages"])
+        rest = cold["staged_ms"] - sum(serial.values())
+        stages.append(f"- {NAMES[facts['model']]}: {shown}, all else {rest:.0f}; beside LLVM {beside}.")
     heads = [
         "", ">file", ">cold", ">from the cache", ">onnxruntime", ">onnxruntime / cold", ">peak MiB, cold",
         ">peak MiB, from the cache", ">peak MiB, onnxruntime",
@@ -351,18 +353,15 @@ def _compiling(results: Results) -> str:
         floors.append(
             f"VGG-16: cold no slower than onnxruntime, {against}; `compile()` from the cache in "
             f"{warm['compile_ms']:.0f} ms, below 100 ms {quick}; peak memory while compiling {share:.2f} times the "
-            f"file, "
-            f"at most 2 {'met' if share <= 2 else '**missed**'}."
+            f"file, at most 2 {'met' if share <= 2 else '**missed**'}."
         )
     return (
         "## From the file to the first result\n\nEach start in a new process, with the file in the page cache; "
-        "importing the "
-        "engine does not count. Tilewright compiles on all cores; onnxruntime creates its session with its defaults. "
-        "Peak "
-        "memory is the whole process's, pages of mapped files included.\n\n"
+        "importing the engine does not count. Tilewright compiles on all cores; onnxruntime creates its session "
+        "with its defaults. Peak memory is the whole process's, pages of mapped files included.\n\n"
         + table(heads, rows)
         + "".join(f"\n\n{line}" for line in floors)
-        + "\n\nWhere a cold start's time goes, in milliseconds by stage:\n\n"
+        + "\n\nWhere a cold start's time goes, in milliseconds by stage, in one more start:\n\n"
         + "\n".join(stages)
     )
 
@@ -376,13 +375,10 @@ def _rooflines(results: Results, notes: Sequence[Facts]) -> str:
         return ""
     return (
         "## Kernels below their roofline\n\nOn one thread, batch 1. A kernel's roofline is the least time that the "
-        "core's "
-        "measured peak or memory bandwidth allow for the operations it carries out (with Winograd, its products "
-        "only) and "
-        f"the bytes it reads and writes. Listed is what stays below {NEAR:.0%} of it, kernels of one template and "
-        f"shape "
-        "together; data that come from the caches can pass 100%. Of the onnx package's networks, only what takes "
-        f"{SMALL:.0%} of the time or more is listed.\n\n"
+        "core's measured peak or memory bandwidth allow for the operations it carries out (with Winograd, its "
+        f"products only) and the bytes it reads and writes. Listed is what stays below {NEAR:.0%} of it, kernels of "
+        "one template and shape together; data that come from the caches can pass 100%. Of the onnx package's "
+        f"networks, only what takes {SMALL:.0%} of the time or more is listed.\n\n"
         + "\n\n".join(text for _, text in sorted(parts, key=lambda part: part[0]))
     )
 
@@ -411,9 +407,8 @@ def _roofline(facts: Facts, notes: Sequence[Facts]) -> str:
         )  # fmt: skip
     text = (
         f"### {NAMES.get(network, network)}\n\nAll kernels take {total:.3g} ms; the rooflines of all allow "
-        f"{least:.3g} ms "
-        f"({least / total:.0%}). Kernels at {NEAR:.0%} or more of theirs: {len(layers) - len(below)} of {len(layers)}, "
-        f"{share:.0%} of the time."
+        f"{least:.3g} ms ({least / total:.0%}). Kernels at {NEAR:.0%} or more of theirs: {len(layers) - len(below)} "
+        f"of {len(layers)}, {share:.0%} of the time."
     )
     heads = ["layer", "template", "result", ">ms", ">share", ">GFLOP/s", ">of roofline", "bound by", "why"]
     return text + ("\n\n" + table(heads, rows) if rows else "")

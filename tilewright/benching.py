@@ -89,9 +89,9 @@ def race(
 
     These are no fewer than `least`.
 
-    A turn is a call, or TURN_MS of them. Each contender makes two calls before all that.
+    A turn is a call, or TURN_MS of them. Each contender makes a call or two before all that.
     """
-    turns = {name: _turn(take(1, 1)[0]) for name, take in contenders.items()}
+    turns = {name: _turn(take) for name, take in contenders.items()}
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     began, done = time.perf_counter(), 0
     while done < rounds if rounds else done < least or time.perf_counter() - began < seconds:
@@ -101,9 +101,13 @@ def race(
     return {name: _summary(done, times) for name, times in taken.items()}
 
 
-def _turn(ms: float) -> tuple[int, int]:
-    """How many calls do not count and how many do, from the time of one."""
-    return int(ms < LONG_MS), max(1, int(TURN_MS / max(ms, 1e-3)))
+def _turn(take: Take) -> tuple[int, int]:
+    """How many calls do not count and how many do."""
+    (ms,) = take(0, 1)
+    if ms > LONG_MS:
+        return 0, 1
+    (ms,) = take(1, 1)
+    return 1, max(1, int(TURN_MS / max(ms, 1e-3)))
 
 
 def _summary(rounds: int, times: list[float]) -> Times:
