@@ -210,3 +210,17 @@ def test_llc_compiles_four_nodes_for_another_machine(tmp_path: Path, march: str,
     assert (done.returncode, done.stderr) == (0, "")
     found = [line for line in function((tmp_path / "sample.s").read_text()) if re.match(addition, line)]
     assert len(found) == 1
+
+
+def test_the_page_about_them_shows_what_is_so(tmp_path: Path) -> None:
+    page = FOUR_NODES.parents[1] / "four-nodes.md"
+    x86, aarch64, armv7, theirs = re.findall(r"```asm\n(.*?)```", page.read_text(), re.DOTALL)
+    (text,) = re.findall(r"```llvm\n(.*?)```", page.read_text(), re.DOTALL)
+    for target, shown in (("x86-64-v3", x86), ("aarch64", aarch64), ("armv7", armv7)):
+        run("compile", FOUR_NODES, "-o", tmp_path / target, "--emit", "asm,llvm-ir", "--target", target)
+        assert shown in (tmp_path / f"{target}.s").read_text()
+    assert text in (tmp_path / "x86-64-v3.ll").read_text()
+    if shutil.which("llc"):
+        command = ["llc", "-O3", "x86-64-v3.ll", "-march=arm", "-o", "sample.s"]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        assert theirs in (tmp_path / "sample.s").read_text()
