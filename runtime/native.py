@@ -25,6 +25,7 @@ import numpy as np
 from tilewright.errors import CallError, LoadError
 from tilewright.runtime import elf
 from tilewright.runtime.abi import ABI_VERSION, WEIGHTS_PAGE, weights_header
+from tilewright.runtime.addresses import address
 from tilewright.runtime.artifact import Batch, KernelSpec, Manifest, TensorSpec, aligned_empty
 from tilewright.runtime.model import Array, Model
 from tilewright.runtime.seal import broken
@@ -114,7 +115,7 @@ def _words(arrays: Sequence[Array]) -> list[int]:
     """What tw_tensor holds, for each array: address, no dims, bytes."""
     words: list[int] = []
     for array in arrays:
-        words += (array.__array_interface__["data"][0], 0, array.nbytes)
+        words += (address(array), 0, array.nbytes)
     return words
 
 
