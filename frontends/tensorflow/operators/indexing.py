@@ -85,7 +85,7 @@ def split(call: Call) -> list[Value]:
     axis = call.axis(call.integer(0, "split_dim"), x.type.rank)
     if count < 1 or x.type.shape[axis] % count:
         raise GraphError(f"the {x.type.shape[axis]} elements of axis {axis} do not divide into {count} equal parts")
-    return list(composites.split(call.g, x, (x.type.shape[axis] // count,) * count, axis))
+    return list(call.parts(x, (x.type.shape[axis] // count,) * count, axis))
 
 
 @operator("SplitV")
@@ -95,7 +95,7 @@ def split_sizes(call: Call) -> list[Value]:
     axis = call.axis(call.integer(2, "split_dim"), x.type.rank)
     if sizes.count(-1) == 1:
         sizes[sizes.index(-1)] = x.type.shape[axis] - sum(sizes) - 1
-    return list(composites.split(call.g, x, sizes, axis))
+    return list(call.parts(x, sizes, axis))
 
 
 # ---- gathers

@@ -182,7 +182,7 @@ def unpack(call: Call) -> list[Value]:
     axis = call.axis(call.whole("axis", 0), x.type.rank)
     if call.whole("num") != x.type.shape[axis]:
         raise GraphError(f"attribute 'num' is {call.whole('num')}, but axis {axis} has {x.type.shape[axis]} elements")
-    parts = composites.split(call.g, x, (1,) * x.type.shape[axis], axis)
+    parts = call.parts(x, (1,) * x.type.shape[axis], axis)
     return [composites.squeeze(call.g, part, (axis,)) for part in parts]
 
 

@@ -16,8 +16,9 @@ import numpy as np
 
 from tilewright.compiler.ir import DType, Value
 from tilewright.compiler.ir.graph import Array
+from tilewright.compiler.ops import composites
 from tilewright.compiler.ops.builder import GraphBuilder
-from tilewright.errors import GraphError, UnsupportedError
+from tilewright.errors import GraphError, ResourceError, UnsupportedError
 from tilewright.frontends.tensorflow.model import Attribute, ElementType, Node
 
 Results = Value | Sequence[Value | None]
@@ -41,6 +42,10 @@ def operator(*names: str) -> Callable[[Registered], Registered]:
         return translator
 
     return register
+
+
+MAX_RESULTS = 1 << 16
+"""More results than any sensible node has: what an absurd number in a file would ask for."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +180,12 @@ class Call:
     def axes(self, axes: Sequence[int], rank: int) -> tuple[int, ...]:
         """The same for several axes, each once."""
         return tuple(sorted({self.axis(axis, rank) for axis in axes}))
+
+    def parts(self, x: Value, sizes: Sequence[int], axis: int) -> tuple[Value, ...]:
+        """x cut along an axis; raises ResourceError for absurdly many parts."""
+        if len(sizes) > MAX_RESULTS:
+            raise ResourceError(f"it would have {len(sizes)} results, more than {MAX_RESULTS}")
+        return composites.split(self.g, x, sizes, axis)
 
     def vector(self, numbers: Sequence[int], dtype: DType) -> Value:
         """A constant vector."""
