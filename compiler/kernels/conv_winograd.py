@@ -20,22 +20,23 @@ keeps rounding errors small; what a micro-kernel reads and writes is contiguous.
 exactly once, so the epilogue may update it in place.
 
 Transformed filters take n*n / (r*r) times the memory of raw ones, four times for F(4x4, 3x3), and where there are
-few tiles to use them they come too slowly. Raw ones are transformed in single precision, a group and a chain at a
-time, into scratch that stays in the second-level cache.
+few tiles to use them they come too slowly. Raw ones are transformed in single precision: for a group and a chain, the
+n matrices of one row of the window at a time, which stay in the first-level cache until they are multiplied.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import cache
 from math import prod
 from typing import ClassVar
 
-from tilewright.compiler.ir.types import Layout, Shape, TensorType
+from tilewright.compiler.ir.types import Layout, TensorType
 from tilewright.compiler.kernels.conv_tiles import check_pads, split
 from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
 from tilewright.compiler.kernels.tiles import tile_rows, unflatten
-from tilewright.compiler.loops import Builder, Function, Index, Operand, Type
+from tilewright.compiler.kernels.winograd_blocking import FEW, blocking, tile_counts
+from tilewright.compiler.kernels.winograd_product import LINE, micro_kernel
+from tilewright.compiler.kernels.winograd_transforms import transform_filter, transform_input, transform_output
+from tilewright.compiler.loops import Builder, Index, Operand
 from tilewright.compiler.loops.nodes import Ref
 from tilewright.compiler.targets import Target
 from tilewright.compiler.winograd import Scheme
@@ -44,16 +45,6 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 CHAIN = 64
 """Input channels added up in one register before the sum joins a product."""
-
-FEW = 4
-"""Strips that all of a layer's tiles make, where its filters are then fetched only once."""
-
-ITEMS = 8
-"""The least number of blocks, where there are so many tiles: threads share them."""
-
-LINE = 64
-"""Bytes added between matrices, so that the elements of one place do not all fall into one cache set."""
-
 
 @dataclass(frozen=True)
 class Plan(KernelPlan):
@@ -78,11 +69,6 @@ class Plan(KernelPlan):
     prefetch: bool
     raw: bool
     shared: bool
-
-
-def tile_counts(spatial: Shape, tile: int, kernel: int, pads: Sequence[tuple[int, int]]) -> tuple[int, ...]:
-    """Tiles along each spatial axis."""
-    return tuple(-(-(size + sum(pad) - kernel + 1) // tile) for size, pad in zip(spatial, pads, strict=True))
 
 
 def plan(x: TensorType, u: TensorType, *, tile: int, kernel: int, pads: Pads, target: Target) -> Plan | None:
@@ -110,8 +96,11 @@ def plan(x: TensorType, u: TensorType, *, tile: int, kernel: int, pads: Pads, ta
     if raw:
         tiles, groups = split(all_tiles, FEW * pixels)[0], 1
     else:
-        tiles, groups = _blocking(all_tiles, products, blocks_in, blocks_out, vectors, pixels, target)
+        tiles, groups = blocking(all_tiles, products, blocks_in, blocks_out, vectors, pixels, target)
     chain = max(CHAIN // lanes, 1)
+    if raw:
+        row = (tile + kernel - 1) * lanes * vectors * lanes * x.dtype.bytes
+        chain = max(min(chain, target.l1 * 3 // 4 // row), 1)
     spatial = tuple(
         (before, max(count * tile + kernel - 1 - before - size, 0))
         for size, count, (before, _) in zip(x.shape[2:], counts, pads, strict=True)
@@ -138,27 +127,6 @@ def plan(x: TensorType, u: TensorType, *, tile: int, kernel: int, pads: Pads, ta
         raw=raw,
         shared=tiles == all_tiles,
     )
-
-
-def _blocking(
-    tiles: int, products: int, blocks_in: int, blocks_out: int, vectors: int, pixels: int, target: Target
-) -> tuple[int, int]:
-    """(tiles of a block, groups of a chunk)."""
-    line = target.vector_bits // 8
-    filters = products * line * blocks_in * blocks_out * (target.vector_bits // 32)
-    tile_inputs, tile_products = products * line * blocks_in, products * line * vectors
-    all_groups = -(-blocks_out // vectors)
-    room = (target.l2 * 7 // 8 - filters) // (tile_inputs + tile_products)
-    if tiles <= FEW * pixels:
-        chosen = tiles
-    elif room >= pixels:
-        # Everything stays in the second-level cache.
-        return split(tiles, room // pixels * pixels)[0], 1
-    else:
-        # Filters come from further away, for two strips at a time, with enough items for threads.
-        chosen = split(tiles, max(min(2 * pixels, -(-tiles // ITEMS)), pixels))[0]
-    groups = max(target.l2 // 8 // (tile_products * chosen), 1)
-    return chosen, split(all_groups, groups)[0]
 
 
 def build(name: str, plan: Plan, x: TensorType, u: TensorType, result: TensorType, epilogue: Epilogue) -> Kernel:
@@ -218,6 +186,7 @@ class _Builder:
         self.counts = tile_counts(x.shape[2:], plan.tile, plan.kernel, plan.pads)
         self.split = split(result.shape[0] * prod(self.counts), plan.tiles)
         self.tiles = self.split[0]
+        # A line between matrices, so that the elements of one place do not all fall into one cache set.
         line = LINE // self.x.type.bytes
         self.strip_split = split(self.tiles, plan.pixels)
         self.row = self.tiles * lanes
@@ -228,7 +197,7 @@ class _Builder:
         size = self.products_at + self.scheme.window**2 * self.product_step
         self.filters_at, self.filter_step = size, plan.chain * lanes * plan.vectors * lanes + line
         if plan.raw:
-            size += self.scheme.window**2 * self.filter_step
+            size += self.scheme.window * self.filter_step
         self.scratch_size = -(-size // line) * line
 
         self.b = Builder(name)
@@ -380,14 +349,18 @@ class _Builder:
 
         def raw_group(number: Index, _: list[Operand]) -> None:
             def chain(input_block: Index, blocks: Index) -> None:
-                self.transform_filters(b.add(first, number), input_block, blocks)
+                for row in range(self.scheme.window):
+                    self.transform_filters(row, b.add(first, number), input_block, blocks)
+                    multiply_row(row * self.scheme.window, input_block, blocks)
 
-                def product(k: Index, _: list[Operand]) -> None:
-                    u = b.ref(self.scratch, b.mul(k, self.filter_step), self.filters_at)
+            def multiply_row(start: int, input_block: Index, blocks: Index) -> None:
+                def product(j: Index, _: list[Operand]) -> None:
+                    k = b.add(j, start)
+                    u = b.ref(self.scratch, b.mul(j, self.filter_step), self.filters_at)
                     at = b.add(b.mul(k, self.product_step), b.mul(number, plan.vectors * self.row))
                     self.multiply(block, k, u, at, input_block, blocks)
 
-                b.for_(0, self.scheme.window**2, product)
+                b.for_(0, self.scheme.window, product)
 
             self.chains(chain)
 
@@ -408,30 +381,45 @@ class _Builder:
             b.for_(0, self.scheme.window**2, product)
         b.for_(0, vectors, vector)
 
-    def transform_filters(self, group: Index, input_block: Index, blocks: Index) -> None:
-        """A chain of raw filters of a group, to scratch."""
+    def transform_filters(self, row: int, group: Index, input_block: Index, blocks: Index) -> None:
+        """A chain of raw filters of a group: the matrices of one row of the window, to scratch."""
         b, plan, w, lanes = self.b, self.plan, self.u, self.plan.lanes
-        r, n, panel = plan.kernel, self.scheme.window, plan.vectors * lanes
+        r, panel = plan.kernel, plan.vectors * lanes
         base = b.add(b.mul(group, w.outer[0]), b.mul(input_block, w.outer[1]))
+        weights = [(i, float(weight)) for i, weight in enumerate(self.scheme.filters[row]) if weight]
 
         def vector(block: Index, channel: Index, number: Index) -> None:
             within = b.mul(number, lanes)
             at = b.add(b.add(base, b.mul(block, w.outer[1])), b.add(b.mul(channel, w.inner[1]), within))
-            places = [w.origin + i * w.outer[2] + j * w.outer[3] for i in range(r) for j in range(r)]
-            if plan.prefetch:
-                for place in places:
-                    b.prefetch(self.u_buffer, at, offset=place + plan.chain * w.outer[1], locality=2)
-            taps: list[Operand] = [b.load(self.u_buffer, at, lanes, offset=place) for place in places]
-            columns = [transform_filter(b, self.scheme, taps[j::r]) for j in range(r)]
+            columns = []
+            for j in range(r):
+                total: Operand | None = None
+                for i, weight in weights:
+                    place = w.origin + i * w.outer[2] + j * w.outer[3]
+                    if plan.prefetch and row == 0:
+                        self.prefetch_column(at, j)
+                    tap = b.load(self.u_buffer, at, lanes, offset=place)
+                    if total is not None:
+                        total = b.fma(tap, weight, total)
+                    else:
+                        total = tap if weight == 1 else b.mul(tap, weight)
+                assert total is not None
+                columns.append(total)
             to = b.add(b.mul(b.add(b.mul(block, lanes), channel), panel), within)
-            for i in range(n):
-                for j, value in enumerate(transform_filter(b, self.scheme, [column[i] for column in columns])):
-                    b.store(self.scratch, to, value, offset=self.filters_at + (i * n + j) * self.filter_step)
+            for j, value in enumerate(transform_filter(b, self.scheme, columns)):
+                b.store(self.scratch, to, value, offset=self.filters_at + j * self.filter_step)
 
         def channel(block: Index, at: Index) -> None:
             b.for_(0, plan.vectors, lambda number, _: vector(block, at, number))
 
         b.for_(0, blocks, lambda block, _: b.for_(0, lanes, lambda at, _: channel(block, at)) and None)
+
+    def prefetch_column(self, at: Index, j: int) -> None:
+        """Fetch column j of the filters that lie a chain behind those at `at`."""
+        w = self.u
+        for i in range(self.plan.kernel):
+            place = w.origin + i * w.outer[2] + j * w.outer[3] + self.plan.chain * w.outer[1]
+            self.b.prefetch(self.u_buffer, at, offset=place, locality=2)
 
     def multiply(self, block: _Block, k: Index, u: Ref, to: Index, first: Index, blocks: Index) -> None:
         """Product k of all the block's tiles with a group's filters `u`, for a chain of input blocks."""
@@ -500,122 +488,3 @@ class _Builder:
         b.for_(0, n, column)
         rows: Index = m if height % m == 0 else b.min(m, b.sub(height, b.mul(down, m)))
         b.for_(0, rows, row)
-
-
-def transform_input(b: Builder, scheme: Scheme, d: list[Operand]) -> list[Operand]:
-    """B^T d, the even and the odd part of a pair of rows computed once."""
-    squares = [p * p for p in scheme.pairs]
-    whole = _even_part(squares)
-    rows = [_weighted(b, whole, d[0::2][: len(whole)])]
-    for p in scheme.pairs:
-        others = _even_part([square for square in squares if square != p * p])
-        even = _weighted(b, others, d[2::2][: len(others)])
-        odd = _weighted(b, others, d[1::2][: len(others)])
-        if p == 1:
-            rows += [b.add(even, odd), b.sub(even, odd)]
-        else:
-            rows += [b.fma(odd, float(p), even), b.fma(odd, -float(p), even)]
-    if scheme.infinity:
-        rows.append(_weighted(b, whole, d[1::2]))
-    return rows
-
-
-def _even_part(squares: list[Fraction]) -> list[float]:
-    """The coefficients of the product of (y - square), lowest power first; the last is 1."""
-    found = [Fraction(1)]
-    for square in squares:
-        found = [a - square * c for a, c in zip([Fraction(0), *found], [*found, Fraction(0)], strict=True)]
-    return [float(c) for c in found]
-
-
-def _weighted(b: Builder, weights: list[float], values: list[Operand]) -> Operand:
-    """The sum of values by weights, of which the last is 1."""
-    total = values[-1]
-    for weight, value in zip(weights[:-1], values[:-1], strict=True):
-        total = b.fma(value, weight, total)
-    return total
-
-
-def transform_filter(b: Builder, scheme: Scheme, taps: list[Operand]) -> list[Operand]:
-    """G w, the even and the odd part of a pair of rows computed once."""
-
-    def part(row: tuple[Fraction, ...], start: int) -> Operand:
-        total: Operand = b.mul(taps[start], float(row[start]))
-        for weight, tap in zip(row[start + 2 :: 2], taps[start + 2 :: 2], strict=True):
-            total = b.fma(tap, float(weight), total)
-        return total
-
-    rows: list[Operand] = [b.mul(taps[0], float(scheme.filters[0][0]))]
-    for pair in range(len(scheme.pairs)):
-        row = scheme.filters[1 + 2 * pair]
-        if scheme.kernel == 1:
-            rows += [part(row, 0)] * 2
-            continue
-        even, odd = part(row, 0), part(row, 1)
-        rows += [b.add(even, odd), b.sub(even, odd)]
-    return [*rows, taps[-1]] if scheme.infinity else rows
-
-
-def transform_output(b: Builder, scheme: Scheme, products: list[Operand]) -> list[Operand]:
-    """A^T M, sums and differences of the pairs computed once."""
-    pairs = range(len(scheme.pairs))
-    sums = [b.add(products[1 + 2 * k], products[2 + 2 * k]) for k in pairs]
-    differences = [b.sub(products[1 + 2 * k], products[2 + 2 * k]) for k in pairs]
-    outputs: list[Operand] = []
-    for i in range(scheme.tile):
-        total: Operand | None = products[0] if i == 0 else None
-        if scheme.infinity and i == scheme.tile - 1:
-            total = products[-1] if total is None else b.add(total, products[-1])
-        for p, value in zip(scheme.pairs, differences if i % 2 else sums, strict=True):
-            weight = float(p**i)
-            if total is None:
-                total = value if weight == 1 else b.mul(value, weight)
-            else:
-                total = b.add(total, value) if weight == 1 else b.fma(value, weight, total)
-        assert total is not None
-        outputs.append(total)
-    return outputs
-
-
-@cache
-def micro_kernel(type: Type, lanes: int, vectors: int, pixels: int, unroll: int, fetched: int) -> Function:
-    """The register tile, shared by all layers: m[v][p] = (first ? m[v][p] : 0) + sum over c of u[c][v] * x[c][p].
-
-    u [channel][vectors * lanes], x [block][p][lanes], m [vectors][p][lanes], `blocks` of channels. For every
-    channel, `fetched` lines of u are prefetched, `ahead` elements beyond it.
-    """
-    # The buffers are pieces of the callers'; how much is used depends on the scalars.
-    anything = 1 << 40
-    b = Builder(f"winograd_{type}x{lanes}_{vectors}x{pixels}_{fetched}")
-    u, x, m = b.input("u", type, anything), b.input("x", type, anything), b.inout("m", type, anything)
-    blocks, first, ahead = b.scalar("blocks"), b.scalar("first"), b.scalar("ahead")
-    panel = vectors * lanes
-
-    def step(u_at: Index, x_at: Index, sums: list[Operand]) -> list[Operand]:
-        sums = list(sums)
-        for c in range(unroll):
-            for line in range(fetched):
-                b.prefetch(u, b.add(u_at, ahead), offset=c * panel + line * LINE // type.bytes, locality=3)
-            taps = [b.load(u, u_at, lanes, offset=c * panel + k * lanes) for k in range(vectors)]
-            for p in range(pixels):
-                pixel = b.load_splat(x, x_at, lanes, offset=p * lanes + c)
-                for k in range(vectors):
-                    sums[k * pixels + p] = b.fma(pixel, taps[k], sums[k * pixels + p])
-        return sums
-
-    def block(index: Index, sums: list[Operand]) -> list[Operand]:
-        u_at, x_at = b.mul(index, lanes * panel), b.mul(index, pixels * lanes)
-        return b.for_(
-            0, lanes, lambda c, s: step(b.add(u_at, b.mul(c, panel)), b.add(x_at, c), s), step=unroll, carried=sums
-        )
-
-    zero: list[Operand] = [b.const(0.0, type.vector(lanes))] * (vectors * pixels)
-    sums = b.for_(0, blocks, block, carried=zero)
-
-    def put(added: bool) -> None:
-        for at, value in enumerate(sums):
-            total = b.add(b.load(m, 0, lanes, offset=at * lanes), value) if added else value
-            b.store(m, 0, total, offset=at * lanes)
-
-    b.if_(b.compare("eq", first, 0), lambda: put(False), lambda: put(True))
-    return b.finish()

@@ -15,8 +15,8 @@ from math import prod
 
 from tilewright.compiler.ir import Graph, Node, TensorType, Value
 from tilewright.compiler.ir.graph import rewrite
-from tilewright.compiler.kernels.conv_winograd import FEW, tile_counts
 from tilewright.compiler.kernels.tiles import tile_rows
+from tilewright.compiler.kernels.winograd_blocking import FEW, tile_counts
 from tilewright.compiler.ops.contraction import Conv
 from tilewright.compiler.ops.window import Pads
 from tilewright.compiler.ops.winograd import WinogradConv, WinogradFilter
