@@ -252,7 +252,7 @@ def _described(triple: str, cpu: str, features: str, row: Target | None) -> Targ
 def runnable(name: str) -> Target:
     """The target called `name`; raises UnsupportedError if this process cannot run code for it."""
     target, here = by_name(name), host()
-    same = target.triple.split("-")[0] == here.triple.split("-")[0] and target.system == here.system
+    same = (target.architecture, target.system) == (here.architecture, here.system)
     lacking = sorted(set(target.requires) - set(here.requires))
     if not same or lacking:
         raise UnsupportedError(
