@@ -53,7 +53,8 @@ class KernelSpec:
 
     The code has a function void symbol(void *buffers.., int64 begin, int64 end), to be called for the items from 0 to
     `items`. `flops` counts a multiply-add as two, and is 0 where nobody counted; `performed` is how many of them the
-    method carries out, where it saves some, else 0. `bytes` is the size of the tensors
+    method carries out, where it saves some, else 0; of a loop nest, whose `flops` are 0, it is about the operations on
+    its elements. `bytes` is the size of the tensors
     read and written, each once; a buffer of scratch, which is the last, does not count. `live` is how many
     bytes of the workspace hold something during the call.
     """

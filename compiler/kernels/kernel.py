@@ -57,7 +57,8 @@ class Kernel:
     """A loop function whose last two parameters are `begin` and `end`, a range of its `items`.
 
     Items are independent: any split into ranges, in any order, gives the same bits. `flops` counts a
-    multiply-add as two. `performed` is the part that remains where the method saves some, else 0.
+    multiply-add as two. `performed` is the part that remains where the method saves some, else 0; of a loop nest,
+    whose `flops` are 0, it is about the operations on its elements.
 
     With `scratch`, the last buffer parameter is this many bytes that belong to the range alone, aligned to 64
     and with any contents: ranges that run at the same time get different ones. A step's arguments leave it out.

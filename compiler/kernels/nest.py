@@ -61,4 +61,4 @@ def build_with_lanes(name: str, nest: Nest, lanes: int) -> Kernel:
         lo, hi = (begin, end) if len(emitters) == 1 else (b.max(begin, first), b.min(end, last))
         b.for_(lo, hi, lambda item, _, e=emitter, o=first: e.item(b.sub(item, o)))  # type: ignore[misc]
         first = last
-    return Kernel(b.finish(), first)
+    return Kernel(b.finish(), first, performed=sum(emitter.operations() for emitter in emitters))

@@ -91,6 +91,16 @@ class RegionPlan:
         self.deps[expr], self.levels[expr], self.parts[expr] = deps, level, parts
         self.costs[expr] = sum(part.cost if isinstance(part, Map) else 1 for part in parts)
 
+    def operations(self) -> int:
+        """About how many operations the region takes, each value computed once wherever it varies."""
+        count = 0
+        for expr in self.deps:
+            if isinstance(expr, Map):
+                count += expr.cost * prod(self.region.extents[axis] for axis in self.deps[expr])
+            elif isinstance(expr, Reduce):
+                count += prod(self.region.extents[axis] for axis in self.deps[expr.arg] | self.region.reduced)
+        return count
+
     def plan_passes(self) -> list[tuple[list[Reduce], bool]]:
         """By pass: the reductions it does, and whether it stores the result."""
         found: dict[int, list[Reduce]] = {}
