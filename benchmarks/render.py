@@ -58,6 +58,7 @@ def page(results: Results, notes: Sequence[Facts] | None = None) -> str:
         _networks(good),
         _light(good),
         _batches(good),
+        _dynamic(good),
         _operators(good),
         _accuracy(good),
         _compiling(good),
@@ -274,6 +275,18 @@ def _batches(results: Results) -> str:
         return ""
     text = "## Networks, batch 8\n\nMilliseconds for all eight.\n\n"
     return text + table(_heads("", ">threads"), rows) + _refusals(results, "b8")
+
+
+def _dynamic(results: Results) -> str:
+    rows = []
+    for name, facts in results.items():
+        if name.startswith("dynamic-"):
+            ours, samples = facts["any"]["median"], facts["samples"]
+            shown = [f"{facts[way]['median']:.3g} ({facts[way]['median'] / ours:.2f}x)" for way in ("fixed", "singly")]
+            rows.append([NAMES[facts["model"]], str(samples), f"{ours:.3g} ± {facts['any']['spread']:.2g}", *shown])
+    heads = ["", ">samples", ">for any number, ms", ">for this number", ">one by one"]
+    text = "## One form for any number of samples, one thread\n\nBeside a form compiled for this number.\n\n"
+    return text + table(heads, rows) if rows else ""
 
 
 def _operators(results: Results) -> str:

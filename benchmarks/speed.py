@@ -37,6 +37,26 @@ def network(name: str, batch: int, threads: int, seconds: float, least: int) -> 
     return {**facts, "model": name, "batch": batch, "compile_ms": took * 1e3}
 
 
+def dynamic(name: str, samples: int, seconds: float, least: int) -> Facts:
+    """One compiled form for any number of samples, beside one for `samples` of them, on one thread."""
+    from networks import build, export
+
+    module, (_, *sample) = build(name)
+    data = export(module, (2, *sample), batch="N")
+    x = np.random.default_rng(1).random((samples, *sample), np.float32)
+    any_number = tw.compile(data, shapes={"x": ("N", *sample)}, threads=1, cache=False)
+    fixed = tw.compile(data, shapes={"x": x.shape}, threads=1, cache=False)
+    apart = difference("the form for any number", [any_number(x)], [fixed(x)])
+    contenders = {
+        "any": takes(lambda: any_number(x)),
+        "fixed": takes(lambda: fixed(x)),
+        "singly": takes(lambda: [any_number(x[i : i + 1]) for i in range(samples)]),
+    }
+    times = race(contenders, seconds=seconds, least=least)
+    found = {way: asdict(taken) for way, taken in times.items()}
+    return {"model": name, "samples": samples, "difference": apart, **found}
+
+
 @dataclass(frozen=True)
 class Case:
     """One operator over inputs of the given shapes."""

@@ -6,6 +6,8 @@
     make bench ARGS="--scale 0.1"           a tenth of the time for rounds, to see whether all works
     make bench ARGS="--render"              only the page
 
+Questions that need no other engine have files of their own: `.venv/bin/python -m pytest benchmarks -s -k aot`.
+
 Each case runs in a process of its own and leaves a file <case>.json, with the date, the commit and how busy others kept
 the machine. After --minutes no further case begins.
 """
@@ -62,6 +64,11 @@ def _hypercolumns(threads: int) -> Case:
     return Case(f"hypercolumns-t{threads}", 12, lambda seconds, least: run(seconds, least))
 
 
+def _dynamic(name: str) -> Case:
+    run = partial(speed.dynamic, name, 8)
+    return Case(f"dynamic-{name}", 5, lambda seconds, least: run(seconds, least))
+
+
 CASES = (
     *(_network(*row) for row in (("vgg16", 1, 1, 20), ("resnet50", 1, 1, 15), ("mobilenetv2", 1, 1, 8))),
     _network("mnist", 1, 1, 6),
@@ -74,8 +81,9 @@ CASES = (
     Case("operators", 36, speed.operators),
     *(_network(name, 8, 1, seconds, 3) for name, seconds in (("resnet50", 15), ("mobilenetv2", 8), ("mnist", 4))),
     *(_network(name, 8, 2, seconds, 3) for name, seconds in (("resnet50", 10), ("mobilenetv2", 6), ("mnist", 4))),
-    _network("vgg16", 8, 1, 20, 3),
-    _network("vgg16", 8, 2, 15, 3),
+    *map(_dynamic, ("resnet50", "mobilenetv2", "mnist")),
+    _network("vgg16", 8, 1, 10, 2),
+    _network("vgg16", 8, 2, 10, 2),
 )
 """In the order in which they run, what matters most first."""
 

@@ -1,6 +1,6 @@
 """Shared objects: how long it takes to make one, to load one, to call one, beside the same code in this process.
 
-    make bench ARGS="-k aot"
+    .venv/bin/python -m pytest benchmarks -k aot
 
     test_making        VGG-16 of 553 MB: seconds and peak memory, in a process of its own
     test_loading       the time to dlopen and the first result, beside a warm call and reading the weights once
