@@ -47,7 +47,9 @@ def test_compiled_is_as_the_reference(row: Row, bits: int) -> None:
             inputs.append(np.ascontiguousarray(array))
     graph = g.finish({"y": g.op(row.op, *operands, **row.attrs)})
     assert all(value.type.layout == ROW_MAJOR for value in graph.outputs)
-    artifact = compile_graph(graph, replace(narrowed(target, bits)))
+    # Narrow vectors come with a machine that lacks what those of 128 bits lack on x86.
+    machine = target if bits == 512 else replace(narrowed(target, bits), fma=False, rounding=False, halves=False)
+    artifact = compile_graph(graph, machine)
     executable = Executable(artifact)
     (expected,) = compute(row.op, PRIMITIVES[row.op].attrs(**row.attrs), row.operands)
     (spec,) = artifact.manifest.outputs

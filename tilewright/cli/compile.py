@@ -16,7 +16,7 @@ from tilewright.compiler.link import write_archive, write_header, write_object, 
 from tilewright.compiler.link.files import new_file, write_all
 from tilewright.compiler.pipeline import Convolutions
 from tilewright.compiler.targets import Target, by_name
-from tilewright.errors import OutputError, ShapeNeededError
+from tilewright.errors import CallError, OutputError, ShapeNeededError
 from tilewright.frontends.formats import load
 from tilewright.reuse import digest_of
 
@@ -130,7 +130,7 @@ def compile(
                 loaded, options, target=machine, outputs=names(outputs), shapes=dict(shapes), conv=conv
             )
         except ShapeNeededError as error:
-            raise click.UsageError(_shape_help(error)) from None
+            raise CallError(_shape_help(error), model=loaded.name) from None
         if llc:
             say(f"running {llc}")
             library = replace(library, code=compile_with_llc(llc, library.text, machine))
