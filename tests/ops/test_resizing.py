@@ -15,7 +15,7 @@ from tilewright.compiler.ir import TensorType
 from tilewright.compiler.ir.types import from_numpy
 from tilewright.compiler.ops import GraphBuilder, evaluate, verify_types
 from tilewright.compiler.ops.composites import ResizeMode, resize, resized_sizes, scaled_sizes
-from tilewright.errors import GraphError, UnsupportedError
+from tilewright.errors import GraphError, ResourceError, UnsupportedError
 
 Array = NDArray[Any]
 rng = np.random.default_rng(13)
@@ -188,5 +188,7 @@ def test_unknown_settings_are_refused() -> None:
         resized(IMAGE, (2,), (3,), ResizeMode("nearest", nearest="up"))
     with pytest.raises(GraphError, match="axis 2 cannot be resized from 7 to 0 elements"):
         resized(IMAGE, (2,), (0,), ResizeMode())
+    with pytest.raises(ResourceError, match=r"an axis resized to 5000000 positions is beyond 2\*\*22"):
+        resized(IMAGE, (2,), (5_000_000,), ResizeMode())
     with pytest.raises(GraphError, match="keep_aspect_ratio_policy 'x' is unknown"):
         resized_sizes((2,), (3,), "x")  # type: ignore[arg-type]
