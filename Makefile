@@ -38,6 +38,10 @@ demo: $(VENV)/.stamp-demo ## set up, then write the hypercolumns of a photograph
 test: $(VENV)/.stamp-test ## set up, then run the tests (ARGS="-k name" chooses)
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: test-arm
+test-arm: $(VENV)/.stamp-test ## run code for ARM and RISC-V under emulation; the first time fetches 130 MB into .arm
+	tests/arm/run .arm $(BIN)/python $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.stamp-bench ## set up, then measure beside other engines and write docs/benchmarks.md
 	$(BIN)/python benchmarks/suite.py $(ARGS)
@@ -74,8 +78,8 @@ clean: ## remove build output and caches (the virtual environment stays)
 	find tilewright compiler runtime frontends tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: distclean
-distclean: clean ## remove the virtual environment too
-	rm -rf $(VENV)
+distclean: clean ## remove the virtual environment and .arm too
+	rm -rf $(VENV) .arm
 
 $(VENV)/.stamp-venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
