@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tilewright.compiler.batch import RULES, Along, batch_graphs, batch_shapes, follow, resized, tile_sizes
+from tilewright.compiler.batch import batch_graphs, batch_shapes, follow, resized, tile_sizes
 from tilewright.compiler.ir import F32, I64, Graph, TensorType, Value
 from tilewright.compiler.ops import PRIMITIVES, GraphBuilder, composites, evaluate, verify_types
+from tilewright.compiler.samples import RULES, Along
 from tilewright.errors import GraphError, ShapeNeededError, TilewrightError, UnsupportedError
 
 Array = NDArray[Any]
