@@ -123,3 +123,31 @@ def test_weights_take_the_place_of_constants() -> None:
     values = numpy_helper.to_array(weight)
     assert [node.op_type for node in made.graph.node] == ["Conv"] and [port.name for port in made.graph.input] == ["x"]
     assert values.shape == (6, 3, 3, 3) and 0.5 < values.std() / np.sqrt(2 / 27) < 1.5
+
+
+def test_compile_times_memory_and_stages() -> None:
+    start = {"ms": 1500.0, "compile_ms": 1400.0, "peak_bytes": 900_000_000}
+    cold = {**start, "stages": {"LLVM": 800.0, "lower": 300.0, "pack constants": 700.0}, "staged_ms": 1600.0}
+    facts = {
+        **ABOUT, "model": "vgg16", "file_bytes": 500_000_000, "cold": cold, "warm": {**start, "compile_ms": 120.0},
+        "onnxruntime": {**start, "ms": 1400.0},
+    }  # fmt: skip
+    text = render.page({"compile-vgg16": facts}, [])
+    assert "cold no slower than onnxruntime, **missed**" in text and "below 100 ms **missed**" in text
+    assert "1.80 times the file, at most 2 met" in text
+    assert "LLVM 800, lower 300, all else 500; beside LLVM pack constants 700" in text
+
+
+def test_the_rest_of_the_page() -> None:
+    times = {"median": 2.0, "spread": 0.1}
+    results = {
+        "accuracy": {**ABOUT, "rows": [{"model": "vgg16", "torch": 1e-7, "direct": 1e-7, "auto": 6e-7}]},
+        "dynamic-mnist": {**ABOUT, "model": "mnist", "samples": 8, "any": times, "fixed": times, "singly": times},
+        "hypercolumns-t1": {**timed("vgg16", {"torch": 4.0}), "pixels": times, "layers": []},
+        "mnist-b8-t2": timed("mnist", {"ncnn": 0.9}, threads=2),
+        "operators": {**ABOUT, "operators": [timed("Softmax 4x4 1", {"onnxruntime": 0.9})]},
+    }
+    text = render.page(results, [])
+    assert "6.00e-07 (6.00x) | ≤ 5x, **missed**" in text
+    assert "| MNIST ConvNet | 8 | 2 ± 0.1 | 2 (1.00x) | 2 (1.00x) |" in text
+    assert "≥ 3.5x, met" in text and "≥ 1x, **missed**" in text and "`Softmax 4x4 1`" in text
