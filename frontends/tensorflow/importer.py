@@ -63,7 +63,7 @@ def _assembled(loaded: Loaded, name: str) -> Model:
         outputs = {key: read_input(signature.outputs[key].name) for key in sorted(signature.outputs)}
         outputs = {key: follow(aliases, tensor) for key, tensor in outputs.items() if tensor.node}
     else:
-        outputs = {} if loaded.signatures else _unused(loaded.graph, nodes, aliases, inputs)
+        outputs = {} if loaded.signatures or loaded.serving else _unused(loaded.graph, nodes, aliases, inputs)
     signatures = tuple(sorted(key for key in loaded.signatures if not key.startswith("__")))
     keys = [port.name for port in inputs.values()] if signature is None else signature.inputs
     declared = tuple(port for port in inputs.values() if port.name in keys)

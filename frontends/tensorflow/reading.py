@@ -6,6 +6,7 @@
         signatures      {"serving_default": SignatureDef}, for a SavedModel or MetaGraphDef
         file_name       the placeholder for the name of a file with variables, or ""
         variables       SavedModel: the path of its variables without the endings, .../variables/variables
+        serving         whether it is a SavedModel, whose graph alone does not say what it computes
         files           what was read besides the path that was named: the file, where that was a folder
 
 What a file is says its content, not its name.
@@ -44,6 +45,7 @@ class Loaded:
     signatures: Mapping[str, Message] = field(default_factory=dict)
     file_name: str = ""
     variables: Path | None = None
+    serving: bool = False
     files: tuple[Path, ...] = ()
 
 
@@ -120,7 +122,8 @@ def _loaded(found: tuple[str, Message, list[memoryview]], folder: Path | None, f
     if kind == "SavedModel" and folder is not None and (folder / "variables" / "variables.index").is_file():
         variables = folder / "variables" / "variables"
     file_name = meta.saver_def.filename_tensor_name
-    return Loaded(meta.graph_def, tuple(payloads), dict(meta.signature_def), file_name, variables, files)
+    serving = kind == "SavedModel"
+    return Loaded(meta.graph_def, tuple(payloads), dict(meta.signature_def), file_name, variables, serving, files)
 
 
 def _to_serve(message: Message) -> Message:

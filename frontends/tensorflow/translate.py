@@ -105,12 +105,11 @@ def _wanted(model: Model, outputs: Sequence[str | int] | None) -> dict[str, Inpu
             raise GraphError(
                 f"its output '{name}' is '{tensor}', which no node computes; the model is incomplete", model=model.name
             )
-    if not model.outputs and model.signatures:
-        raise GraphError(
-            f"it has several signatures ({', '.join(model.signatures)}) and none is called serving_default; say with "
-            "outputs= which tensors to compute",
-            model=model.name,
-        )
+    if not model.outputs:
+        why = "it has no outputs"
+        if model.signatures:
+            why = f"it has several signatures ({', '.join(model.signatures)}) and none is called serving_default"
+        raise GraphError(f"{why}; say with outputs= which tensors to compute", model=model.name)
     return once(list(model.outputs.items()), model.name)
 
 

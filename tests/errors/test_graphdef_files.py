@@ -184,7 +184,7 @@ NO_TYPE = "input 'p' is of type invalid, which Tilewright lacks"
             UnsupportedError,
             "input 'p' is of type string",
         ),
-        (b"library { } versions { producer: 3 }", GraphError, "no output is asked for; name at least one"),
+        (b"library { } versions { producer: 3 }", GraphError, "it has no outputs; say with outputs= which"),
     ],
 )  # fmt: skip
 def test_graph(source: bytes, error: type[TilewrightError], message: str) -> None:
@@ -335,6 +335,10 @@ def test_saved_models(tmp_path: Path) -> None:
     message = saved_model(g.graph, {"x": "x:0"}, {"y": "gone:0"})
     with pytest.raises(GraphError, match="its output 'y' is 'gone', which no node computes; the model is incomplete"):
         build(message)
+    bare = saved_model(g.graph, {}, {})
+    bare.meta_graphs[0].signature_def.clear()
+    with pytest.raises(GraphError, match="it has no outputs; say with outputs= which tensors to compute"):
+        build(bare)
     message.meta_graphs.add().CopyFrom(message.meta_graphs[0])
     with pytest.raises(UnsupportedError, match="is a SavedModel with 2 graphs to choose from, their tags are serve; s"):
         build(message)
