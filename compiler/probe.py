@@ -89,11 +89,18 @@ def architecture(triple: str) -> str:
     name = {"arm64": "aarch64", "amd64": "x86_64", "ppc64le": "powerpc64le", "i386": "i686"}.get(first, first)
     if re.fullmatch(r"arm(v[678]\w*)?", name):
         name = "arm"
+    if re.search(r"x32|ilp32|n32", triple.partition("-")[2]):
+        raise UnsupportedError(f"no code is made for {triple}: its addresses are narrower than its registers")
     if name not in _VECTORS:
         raise UnsupportedError(
             f"no code is made for the architecture '{first}'; there are {', '.join(sorted(_VECTORS))}, little-endian"
         )
     return name
+
+
+def relocation_model(triple: str) -> str:
+    """How code reaches data: "pic", but wasm has no addresses."""
+    return "static" if architecture(triple) == "wasm32" else "pic"
 
 
 @cache
@@ -147,7 +154,10 @@ def _names(known: str, kind: str) -> set[str]:
 @cache
 def _ask(triple: str, cpu: str, features: str, abi: str) -> tuple[str, str]:
     """The names that LLVM knows, as it lists them, and assembly; raises UnsupportedError with LLVM's words if none."""
-    question = {"path": sys.path, "triple": triple, "cpu": cpu, "features": features, "abi": abi, "text": _text(triple)}
+    question = {
+        "path": sys.path, "triple": triple, "cpu": cpu, "features": features, "abi": abi, "text": _text(triple),
+        "reloc": relocation_model(triple),
+    }  # fmt: skip
     what = ", ".join(filter(None, (triple, cpu, features)))
     if not sys.executable:
         raise UnsupportedError(f"target {what} cannot be looked up: sys.executable does not say where Python is")

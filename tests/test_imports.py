@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "compiler.probe": (),
     "compiler.winograd": (),
     "compiler.kernels": ("compiler.ir.types", "compiler.loops", "compiler.targets", "compiler.winograd"),
-    "compiler.codegen": ("compiler.loops", "compiler.targets", "runtime.abi"),
+    "compiler.codegen": ("compiler.loops", "compiler.targets", "compiler.probe", "runtime.abi"),
     "compiler.lower": (
         "compiler.ir",
         "compiler.ir.types",

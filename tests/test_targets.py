@@ -62,6 +62,7 @@ def test_features_add_and_take_away() -> None:
         ("z80", "", "", "no target is called 'z80'; there are host, x86-64-v2"),
         ("sparc-sun-solaris", "", "", "no code is made for the architecture 'sparc'; there are aarch64, arm"),
         ("aarch64_be-linux-gnu", "", "", "no code is made for the architecture 'aarch64_be'"),
+        ("x86_64-linux-gnux32", "", "", "its addresses are narrower than its registers"),
         ("nvptx64-nvidia-cuda", "", "", "no code is made for the architecture 'nvptx64'"),
         ("x86-64-v3", "znver9", "", "LLVM knows no x86_64 processor called 'znver9'; there are znver5"),
         ("x86-64-v3", "help", "", "LLVM knows no x86_64 processor called 'help'"),

@@ -11,8 +11,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tilewright.compiler.codegen.object import relocation_model
 from tilewright.compiler.codegen.typed import typed
+from tilewright.compiler.probe import relocation_model
 from tilewright.compiler.targets import Target
 from tilewright.errors import UnsupportedError
 
@@ -32,7 +32,7 @@ def llc_options(target: Target) -> list[str]:
     options += [f"-mcpu={target.cpu}"] if target.cpu else []
     options += [f"-mattr={target.features}"] if target.features else []
     options += [f"-target-abi={target.abi}"] if target.abi else []
-    return [*options, f"-relocation-model={relocation_model(target)}"]
+    return [*options, f"-relocation-model={relocation_model(target.triple)}"]
 
 
 def compile_with_llc(program: str, text: str, target: Target) -> bytes:

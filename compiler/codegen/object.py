@@ -7,6 +7,7 @@ what they need.
 
 import llvmlite.binding as llvm
 
+from tilewright.compiler.probe import relocation_model
 from tilewright.compiler.targets import Target, initialise_llvm
 from tilewright.errors import CompileError
 
@@ -16,13 +17,8 @@ def target_machine(target: Target) -> llvm.TargetMachine:
     initialise_llvm()
     return llvm.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu, features=target.features, opt=2, codemodel="small", abiname=target.abi,
-        reloc=relocation_model(target),
+        reloc=relocation_model(target.triple),
     )
-
-
-def relocation_model(target: Target) -> str:
-    """How code reaches data: "pic", but wasm has no addresses."""
-    return "static" if target.architecture == "wasm32" else "pic"
 
 
 def parse(
