@@ -6,15 +6,13 @@
 MCJIT accepts an object with an undefined symbol and crashes at the call; `undefined_symbols` looks first.
 """
 
-import struct
 from collections.abc import Mapping
 from functools import cache
 
 import llvmlite.binding as llvm
 
 from tilewright.errors import CompileError
-
-_UNDEFINED, _SYMTAB, _SYMBOL_BYTES = 0, 2, 24
+from tilewright.runtime import elf
 
 
 class Engine:
@@ -59,20 +57,10 @@ def _initialise() -> None:
 
 
 def undefined_symbols(code: bytes) -> list[str]:
-    """Names that a 64-bit little-endian ELF object uses and does not define (ELF specification, symbol table)."""
-    if code[:6] != b"\x7fELF\x02\x01":
-        raise CompileError("the object code is not 64-bit little-endian ELF")
-    (sections,) = struct.unpack_from("<Q", code, 0x28)
-    size, count = struct.unpack_from("<HH", code, 0x3A)
-    headers = [struct.unpack_from("<IIQQQQIIQQ", code, sections + size * i) for i in range(count)]
-    names: list[str] = []
-    for _, kind, _, _, offset, length, link, *_ in headers:
-        if kind != _SYMTAB:
-            continue
-        strings = headers[link][4]
-        for at in range(offset + _SYMBOL_BYTES, offset + length, _SYMBOL_BYTES):
-            name, _, _, section = struct.unpack_from("<IBBH", code, at)
-            if section == _UNDEFINED and name:
-                end = code.index(b"\0", strings + name)
-                names.append(code[strings + name : end].decode())
+    """Names that an ELF object uses and does not define."""
+    try:
+        entries = elf.symbols(elf.read(code), elf.SYMTAB)
+    except elf.ElfError as error:
+        raise CompileError(f"the object code cannot be read: {error}") from None
+    names = [entry.name for entry in entries if entry.section == elf.UNDEFINED and entry.name]
     return [name for name in names if name != "_GLOBAL_OFFSET_TABLE_"]

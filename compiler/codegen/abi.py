@@ -22,14 +22,12 @@ from string import Template
 from typing import Literal
 
 from tilewright.compiler.codegen import abi_text
+from tilewright.compiler.codegen.clock import emit_clock
 from tilewright.compiler.codegen.cpu import emit_cpu
 from tilewright.compiler.targets import Target
 from tilewright.runtime.abi import ABI_VERSION, ALIGNMENT, ERRORS, MOST_THREADS, WEIGHTS_PAGE
 
 Weights = Literal["embed", "external", "none"]
-
-_CLOCKS = {"linux": 1, "macos": 6}
-"""CLOCK_MONOTONIC, where there is clock_gettime."""
 
 
 @dataclass(frozen=True)
@@ -109,34 +107,31 @@ def emit_abi(interface: Interface, target: Target, checked: bool = True) -> str:
         "weights_bytes": interface.weights_bytes,
         "weights_words": ", ".join(f"i64 {word}" for word in struct.unpack("<8q", interface.weights_header)),
         "page": WEIGHTS_PAGE,
-        "clock": _CLOCKS.get(target.system, 0),
         "inverse": -ALIGNMENT,
         "to_size": _resized("%bytes", "i64", size),
         "needed_to_size": _resized("%needed", "i64", size),
         "run_alloc_size": _resized("%bytes", "i64", size),
         "bytes_to_i64": _resized("%bytes", size, "i64"),
-        "seconds_to_i64": _resized("%seconds", size, "i64"),
-        "rest_to_i64": _resized("%rest", size, "i64"),
         **_typed(interface),
         **{code: -number for number, (code, _) in enumerate(ERRORS)},
     }
     batch = abi_text.BATCH if interface.batched else abi_text.SINGLE
-    clock = abi_text.CLOCK if target.system in _CLOCKS else abi_text.NO_CLOCK
     pieces = [
-        abi_text.TYPES, abi_text.TABLES, abi_text.CHECKS, abi_text.WEIGHTS[interface.weights], batch, clock,
-        abi_text.REPORT, abi_text.CALL, abi_text.TYPED,
+        abi_text.TYPES, abi_text.TABLES, abi_text.CHECKS, abi_text.WEIGHTS[interface.weights], batch, abi_text.CALL,
+        abi_text.TYPED,
     ]  # fmt: skip
     if has_libc(target):
         pieces.append(abi_text.ALLOC)
     filled = [Template(piece).substitute(values) for piece in pieces]
-    return "\n".join([*filled, emit_cpu(name, exported, plain, target if checked else replace(target, requires=()))])
+    cpu = emit_cpu(name, exported, plain, target if checked else replace(target, requires=()))
+    return "\n".join([*filled, emit_clock(target, plain), cpu])
 
 
 def _resized(value: str, source: str, target: str) -> str:
     """An integer in another type: sizes are unsigned and no larger than an address."""
     if source == target:
         return f"add {target} {value}, 0"
-    return f"{'trunc' if source == 'i64' else 'sext'} {source} {value} to {target}"
+    return f"{'trunc' if source == 'i64' else 'zext'} {source} {value} to {target}"
 
 
 def _typed(interface: Interface) -> dict[str, object]:

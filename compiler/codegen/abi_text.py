@@ -4,7 +4,6 @@
     WEIGHTS                       tw.blob(given): where the weights begin, or null
     SINGLE, BATCH                 tw.samples(inputs): how many samples a call is for
     CALL, TYPED, ALLOC            the functions of the interface
-    CLOCK, NO_CLOCK, REPORT       what timed entry points call
 """
 
 TYPES = """
@@ -495,39 +494,5 @@ align:
   ret i32 %result
 fail:
   ret i32 $MEMORY
-}
-"""
-
-# What a profiled entry point calls: the time in ns, and the report of how long kernel `index` took.
-CLOCK = """
-declare i32 @clock_gettime(i32, i8*)
-
-define internal i64 @tw.clock() $plain {
-  %time = alloca [2 x $size], align 8
-  %place = bitcast [2 x $size]* %time to i8*
-  %code = call i32 @clock_gettime(i32 $clock, i8* %place)
-  %seconds.at = getelementptr [2 x $size], [2 x $size]* %time, i32 0, i32 0
-  %seconds = load $size, $size* %seconds.at
-  %rest.at = getelementptr [2 x $size], [2 x $size]* %time, i32 0, i32 1
-  %rest = load $size, $size* %rest.at
-  %wide = $seconds_to_i64
-  %more = $rest_to_i64
-  %product = mul i64 %wide, 1000000000
-  %result = add i64 %product, %more
-  ret i64 %result
-}
-"""
-NO_CLOCK = """
-define internal i64 @tw.clock() $plain {
-  ret i64 0
-}
-"""
-REPORT = """
-define internal void @tw.report(i8* %profile, i8* %user, i32 %index, i64 %started) $plain {
-  %now = call i64 @tw.clock()
-  %taken = sub i64 %now, %started
-  %function = bitcast i8* %profile to void (i32, i64, i8*)*
-  call void %function(i32 %index, i64 %taken, i8* %user)
-  ret void
 }
 """
