@@ -170,9 +170,11 @@ def _ask(triple: str, cpu: str, features: str, abi: str) -> tuple[str, str]:
         raise UnsupportedError(f"target {what} cannot be looked up: {error}") from error
     if "Available CPUs" in child.stderr:
         _check(child.stderr, triple, cpu, features)
-    if child.returncode != 0:
-        lines = [line for line in child.stderr.splitlines() if line.strip()]
+    lines = [line for line in child.stderr.splitlines() if line.strip()]
+    ignored = [line for line in lines if "(ignoring" in line]
+    if child.returncode != 0 or ignored:
         said = next((line for line in reversed(lines) if "rror" in line), lines[-1] if lines else "nothing")
+        said = ignored[0] if ignored else said
         raise UnsupportedError(f"LLVM makes no code for {what}; it says: {said.strip()}")
     return child.stderr, json.loads(child.stdout)["assembly"]
 

@@ -71,6 +71,7 @@ def test_features_add_and_take_away() -> None:
         ("x86-64-v3", "i486", "", "LLVM makes no code for x86_64-unknown-linux-gnu, i486; it says: .*64-bit"),
         ("x86-64-v3", "", "-64bit", "LLVM makes no code for .*64-bit code requested"),
         ("x86-64-v3", "", "-sse2", "LLVM makes no code for .*SSE2"),
+        ("riscv64", "", "-d", "LLVM makes no code for .*Hard-float 'd' ABI can't be used"),
         ("riscv64", "generic-rv32", "", "LLVM makes no code for .*requires an RV64 CPU"),
     ],
 )
