@@ -5,7 +5,7 @@
     transpose(transpose(%x))                   one transpose
     sub(%x, 2)                                 add(%x, -2)
     add(add(%x, 5), 100)   (integers)          add(%x, 105)
-    conv(pad(%x) with zeros)                   conv(%x) with larger pads
+    conv(pad(%x) with zeros)                   conv(%x) with larger pads; sum_pool, max_pool of a relu likewise
     matmul over an axis of 0                   zeros
     reduce_sum over an image's rows and columns    the same with kept dimensions, which blocked channels allow; reshape
 """
@@ -20,6 +20,7 @@ from tilewright.compiler.ir.graph import Array, rewrite
 from tilewright.compiler.ops.contraction import Conv
 from tilewright.compiler.ops.movement import Broadcast, Concat, Pad, Reshape, Slice, Transpose
 from tilewright.compiler.ops.reduction import Reduce
+from tilewright.compiler.ops.window import Pool
 from tilewright.compiler.passes.build import new_constant, new_node
 
 Change = tuple[Sequence[Node], Mapping[Value, Value]]
@@ -42,7 +43,7 @@ def _once(graph: Graph) -> Graph:
     def visit(node: Node) -> Change | None:
         nonlocal touched
         change = (
-            _no_operation(node) or _two_movements(node, made) or _pad_into_conv(node, made, constants)
+            _no_operation(node) or _two_movements(node, made) or _pad_into_window(node, made, constants)
             or _integer_sums(node, made, constants) or _empty_product(node, constants) or _image_reduction(node, made)
         )  # fmt: skip
         if change is None:
@@ -92,9 +93,9 @@ def _two_movements(node: Node, made: Mapping[Value, Node]) -> Change | None:
     return [merged], {node.result: merged.result}
 
 
-def _pad_into_conv(node: Node, made: Mapping[Value, Node], constants: Mapping[Value, Array]) -> Change | None:
-    """Zeros around a convolution's input are its own padding."""
-    if not isinstance(node.attrs, Conv):
+def _pad_into_window(node: Node, made: Mapping[Value, Node], constants: Mapping[Value, Array]) -> Change | None:
+    """Zeros around a convolution's input are its own padding; around a maximum's only where nothing is negative."""
+    if not isinstance(node.attrs, Conv | Pool):
         return None
     pad = made.get(node.operands[0])
     if pad is None or not isinstance(pad.attrs, Pad):
@@ -105,8 +106,14 @@ def _pad_into_conv(node: Node, made: Mapping[Value, Node], constants: Mapping[Va
     if not zeros or any(map(any, spatial[:2])) or any(low < 0 or high < 0 for low, high in spatial):
         return None
     pads = tuple((a + c, b + d) for (a, b), (c, d) in zip(node.attrs.pads, spatial[2:], strict=True))
+    if isinstance(node.attrs, Pool) and node.op == "max_pool":
+        before = made.get(pad.operands[0])
+        # Every window must meet an element: pads never win, where zeros may.
+        met = all(max(pair) < taps for pair, taps in zip(pads, node.attrs.kernel, strict=True))
+        if before is None or before.op != "relu" or not met or any(step != 1 for step in node.attrs.dilations):
+            return None
     operands = (pad.operands[0], *node.operands[1:])
-    merged = new_node("conv", operands, replace(node.attrs, pads=pads), source=node.source, name=node.result.name)
+    merged = new_node(node.op, operands, replace(node.attrs, pads=pads), source=node.source, name=node.result.name)
     return [merged], {node.result: merged.result}
 
 

@@ -114,6 +114,24 @@ def test_canonicalise_pad_before_conv(golden: Callable[[str], None]) -> None:
     golden(str(remove_dead(checked(g.finish({"y": y}), canonicalise))))
 
 
+@pytest.mark.parametrize(
+    ("op", "first", "low", "merges"),
+    [
+        ("max_pool", "relu", 1, True),
+        ("max_pool", "relu", 3, False),  # a window of zeros alone
+        ("max_pool", "neg", 1, False),  # zeros win over negative numbers
+        ("sum_pool", "neg", 3, True),
+    ],
+)
+def test_canonicalise_pad_before_pool(op: str, first: str, low: int, merges: bool) -> None:
+    g = GraphBuilder("pad_pool")
+    x = g.op(first, g.input("x", TensorType(F32, (1, 2, 5, 5))))
+    padded = g.op("pad", x, low=(0, 0, low, 0), high=(0, 0, 0, 1))
+    y = g.op(op, padded, kernel=(3, 3), strides=(2, 2), dilations=(1, 1), pads=((0, 0), (0, 1)))
+    graph = remove_dead(checked(g.finish({"y": y}), canonicalise))
+    assert [node.op for node in graph.nodes] == ([first, op] if merges else [first, "pad", op])
+
+
 def test_fold_scales_batch_norm(golden: Callable[[str], None]) -> None:
     g = GraphBuilder("batch_norm")
     x = g.input("x", TensorType(F32, (1, 2, 5, 5)))
