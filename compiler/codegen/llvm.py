@@ -28,8 +28,7 @@ class Emitter(Spelling):
 
     def __init__(self, function: Function, target: Target, declarations: set[str]) -> None:
         super().__init__(target.pointer_bits)
-        self.function = function
-        self.target = target
+        self.function, self.target = function, target
         self.declarations = declarations
         self.lines: list[str] = []
         self.allocas: list[str] = []
