@@ -11,7 +11,6 @@
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -29,14 +28,15 @@ import tilewright as tw
 from tilewright.runtime.native import NativeExecutable, load
 
 MAKE = """
-import json, os, resource, sys, time
+import json, re, sys, time
 before = time.perf_counter()
 from pathlib import Path
 from tilewright.aot import Tools, save_model
 from tilewright.compiler.targets import host
 started = time.perf_counter()
 save_model(sys.argv[1], Path(sys.argv[2]), target=host(), tools=Tools(linker=sys.argv[3] or None))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+# Not getrusage: a child's figure begins with that of the process that started it.
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
 print(json.dumps({"seconds": time.perf_counter() - started, "imports": started - before, "peak": peak,
                   "processor": time.process_time()}))
 """
@@ -214,8 +214,7 @@ def test_two_gigabytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         seconds = time.perf_counter() - started
         found = load(tmp_path / "big.so")(np.array([0, rows - 1, 1]))
         np.testing.assert_array_equal(found, np.stack([last * 0, last, last * 0]))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         size = (tmp_path / "big.so").stat().st_size / 2**30
-        say(capsys, f"{size:.2f} GiB of weights by {linker}: {seconds:.1f} s, peak memory {peak:.2f} GiB")
+        say(capsys, f"{size:.2f} GiB of weights by {linker}: {seconds:.1f} s")
 
 
