@@ -15,7 +15,7 @@ EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 COMMANDS = {
     "c": ["cc", "-std=c99", "-pedantic", "-Wall", "-Werror", "digit.c", "mnist.so", "-Wl,-rpath,.", "-o", "digit"],
     "cpp": ["c++", "-std=c++11", "-Wall", "-Werror", "digit.cpp", "mnist.so", "-Wl,-rpath,.", "-o", "digit"],
-    "rs": ["rustc", "--edition", "2021", "digit.rs", "-D", "warnings", "-C", "link-arg=mnist.so", "-C", "link-arg=-Wl,-rpath,."],
+    "rs": ["rustc", "--edition", "2021", "-Dwarnings", "digit.rs", "-Clink-arg=mnist.so", "-Clink-arg=-Wl,-rpath,."],
 }
 
 
