@@ -20,8 +20,8 @@ keeps rounding errors small; what a micro-kernel reads and writes is contiguous.
 exactly once, so the epilogue may update it in place.
 
 Transformed filters take n*n / (r*r) times the memory of raw ones, four times for F(4x4, 3x3), and where there are
-few tiles to use them they come too slowly. Raw ones are transformed in single precision: for a group and a chain, the
-n matrices of one row of the window at a time, which stay in the first-level cache until they are multiplied.
+few tiles to use them they come too slowly. Raw ones are transformed in single precision, a group and a chain at a
+time, into scratch that stays in the second-level cache.
 """
 
 from collections.abc import Callable
@@ -98,9 +98,6 @@ def plan(x: TensorType, u: TensorType, *, tile: int, kernel: int, pads: Pads, ta
     else:
         tiles, groups = blocking(all_tiles, products, blocks_in, blocks_out, vectors, pixels, target)
     chain = max(CHAIN // lanes, 1)
-    if raw:
-        row = (tile + kernel - 1) * lanes * vectors * lanes * x.dtype.bytes
-        chain = max(min(chain, target.l1 * 3 // 4 // row), 1)
     spatial = tuple(
         (before, max(count * tile + kernel - 1 - before - size, 0))
         for size, count, (before, _) in zip(x.shape[2:], counts, pads, strict=True)
@@ -197,7 +194,7 @@ class _Builder:
         size = self.products_at + self.scheme.window**2 * self.product_step
         self.filters_at, self.filter_step = size, plan.chain * lanes * plan.vectors * lanes + line
         if plan.raw:
-            size += self.scheme.window * self.filter_step
+            size += self.scheme.window**2 * self.filter_step
         self.scratch_size = -(-size // line) * line
 
         self.b = Builder(name)
@@ -349,18 +346,14 @@ class _Builder:
 
         def raw_group(number: Index, _: list[Operand]) -> None:
             def chain(input_block: Index, blocks: Index) -> None:
-                for row in range(self.scheme.window):
-                    self.transform_filters(row, b.add(first, number), input_block, blocks)
-                    multiply_row(row * self.scheme.window, input_block, blocks)
+                self.transform_filters(b.add(first, number), input_block, blocks)
 
-            def multiply_row(start: int, input_block: Index, blocks: Index) -> None:
-                def product(j: Index, _: list[Operand]) -> None:
-                    k = b.add(j, start)
-                    u = b.ref(self.scratch, b.mul(j, self.filter_step), self.filters_at)
+                def product(k: Index, _: list[Operand]) -> None:
+                    u = b.ref(self.scratch, b.mul(k, self.filter_step), self.filters_at)
                     at = b.add(b.mul(k, self.product_step), b.mul(number, plan.vectors * self.row))
                     self.multiply(block, k, u, at, input_block, blocks)
 
-                b.for_(0, self.scheme.window, product)
+                b.for_(0, self.scheme.window**2, product)
 
             self.chains(chain)
 
@@ -381,45 +374,30 @@ class _Builder:
             b.for_(0, self.scheme.window**2, product)
         b.for_(0, vectors, vector)
 
-    def transform_filters(self, row: int, group: Index, input_block: Index, blocks: Index) -> None:
-        """A chain of raw filters of a group: the matrices of one row of the window, to scratch."""
+    def transform_filters(self, group: Index, input_block: Index, blocks: Index) -> None:
+        """A chain of raw filters of a group, to scratch."""
         b, plan, w, lanes = self.b, self.plan, self.u, self.plan.lanes
-        r, panel = plan.kernel, plan.vectors * lanes
+        r, n, panel = plan.kernel, self.scheme.window, plan.vectors * lanes
         base = b.add(b.mul(group, w.outer[0]), b.mul(input_block, w.outer[1]))
-        weights = [(i, float(weight)) for i, weight in enumerate(self.scheme.filters[row]) if weight]
 
         def vector(block: Index, channel: Index, number: Index) -> None:
             within = b.mul(number, lanes)
             at = b.add(b.add(base, b.mul(block, w.outer[1])), b.add(b.mul(channel, w.inner[1]), within))
-            columns = []
-            for j in range(r):
-                total: Operand | None = None
-                for i, weight in weights:
-                    place = w.origin + i * w.outer[2] + j * w.outer[3]
-                    if plan.prefetch and row == 0:
-                        self.prefetch_column(at, j)
-                    tap = b.load(self.u_buffer, at, lanes, offset=place)
-                    if total is not None:
-                        total = b.fma(tap, weight, total)
-                    else:
-                        total = tap if weight == 1 else b.mul(tap, weight)
-                assert total is not None
-                columns.append(total)
+            places = [w.origin + i * w.outer[2] + j * w.outer[3] for i in range(r) for j in range(r)]
+            if plan.prefetch:
+                for place in places:
+                    b.prefetch(self.u_buffer, at, offset=place + plan.chain * w.outer[1], locality=2)
+            taps: list[Operand] = [b.load(self.u_buffer, at, lanes, offset=place) for place in places]
+            columns = [transform_filter(b, self.scheme, taps[j::r]) for j in range(r)]
             to = b.add(b.mul(b.add(b.mul(block, lanes), channel), panel), within)
-            for j, value in enumerate(transform_filter(b, self.scheme, columns)):
-                b.store(self.scratch, to, value, offset=self.filters_at + j * self.filter_step)
+            for i in range(n):
+                for j, value in enumerate(transform_filter(b, self.scheme, [column[i] for column in columns])):
+                    b.store(self.scratch, to, value, offset=self.filters_at + (i * n + j) * self.filter_step)
 
         def channel(block: Index, at: Index) -> None:
             b.for_(0, plan.vectors, lambda number, _: vector(block, at, number))
 
         b.for_(0, blocks, lambda block, _: b.for_(0, lanes, lambda at, _: channel(block, at)) and None)
-
-    def prefetch_column(self, at: Index, j: int) -> None:
-        """Fetch column j of the filters that lie a chain behind those at `at`."""
-        w = self.u
-        for i in range(self.plan.kernel):
-            place = w.origin + i * w.outer[2] + j * w.outer[3] + self.plan.chain * w.outer[1]
-            self.b.prefetch(self.u_buffer, at, offset=place, locality=2)
 
     def multiply(self, block: _Block, k: Index, u: Ref, to: Index, first: Index, blocks: Index) -> None:
         """Product k of all the block's tiles with a group's filters `u`, for a chain of input blocks."""
