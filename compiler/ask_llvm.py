@@ -19,7 +19,11 @@ def main() -> None:
     target = llvm.Target.from_triple(question["triple"])
     target.create_target_machine(cpu="help")
     machine = target.create_target_machine(
-        cpu=question["cpu"], features=question["features"], reloc=question["reloc"], codemodel="small", abiname=question["abi"]
+        cpu=question["cpu"],
+        features=question["features"],
+        reloc=question["reloc"],
+        codemodel="small",
+        abiname=question["abi"],
     )
     module = llvm.parse_assembly(question["text"])
     module.triple, module.data_layout = question["triple"], str(machine.target_data)

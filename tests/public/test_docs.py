@@ -26,7 +26,9 @@ def test_architecture_is_up_to_date() -> None:
     assert runpy.run_path(str(script))["draw"]() == script.with_suffix(".svg").read_text(), f"run {script}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/hypercolumns.md", "docs/architecture.md", "docs/shared-objects.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/hypercolumns.md", "docs/architecture.md", "docs/shared-objects.md"]
+)
 def test_python_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     (tmp_path / "vgg16.onnx").symlink_to(default_model())
