@@ -12,7 +12,8 @@
         for k = 0 .. n * n, group, chain of input blocks, strip:
           micro-kernel V x P: products[k][group][strip][V][tile][W] (+)= inputs * u
         for output vector, tile:
-          columns of A^T M -> stack; rows of (A^T M) A -> epilogue, outputs inside the result only
+          columns of A^T M -> stack; rows of (A^T M) A -> epilogue, outputs inside the result only; two rows at a time
+          where the epilogue pools
 
 An item is a block; `inputs` and `products` are the kernel's scratch. Where all tiles are in one block, its inputs are
 transformed by a kernel of its own, and an item of the main kernel is a chunk. A chain of channels is short, which
@@ -26,6 +27,7 @@ time, into scratch that stays in the second-level cache.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import ClassVar
 
@@ -446,23 +448,37 @@ class _Builder:
             for i, value in enumerate(transform_output(b, self.scheme, products)):
                 b.store(self.stack, b.mul(j, lanes), value, offset=i * n * lanes)
 
-        def row(i: Index, _: list[Operand]) -> None:
+        def outputs(i: Index) -> list[Operand]:
             place = b.mul(i, n * lanes)
             d: list[Operand] = [b.load(self.stack, place, lanes, offset=j * lanes) for j in range(n)]
-            y = b.add(b.mul(down, m), i)
+            return transform_output(b, self.scheme, d)
+
+        def inside(j: int, store: Callable[[], None]) -> None:
+            """Store column j of the tile; columns that even the last tile has need no test."""
             left = b.mul(across, m)
-            for j, value in enumerate(transform_output(b, self.scheme, d)):
+            if j < (width - 1) % m + 1:
+                store()
+            elif not isinstance(left, int):
+                b.if_(b.compare("lt", left, width - j), store)
 
-                def store(j: int = j, value: Operand = value) -> None:
-                    at = ((image, 0), (channel, 0), (y, 0), (left, j))
-                    self.epilogue.store(b, at, value, lanes)
+        def row(i: Index, _: list[Operand]) -> None:
+            y = b.add(b.mul(down, m), i)
+            for j, value in enumerate(outputs(i)):
+                at = ((image, 0), (channel, 0), (y, 0), (b.mul(across, m), j))
+                inside(j, partial(self.epilogue.store, b, at, value, lanes))
 
-                # Columns that even the last tile has need no test.
-                if j < (width - 1) % m + 1:
-                    store()
-                elif not isinstance(left, int):
-                    b.if_(b.compare("lt", left, width - j), store)
+        def two_rows(i: Index, _: list[Operand]) -> None:
+            top, bottom = outputs(i), outputs(b.add(i, 1))
+            y, pooled_y = b.add(b.mul(down, m), i), b.add(b.mul(down, m // 2), b.div(i, 2))
+            for j in range(0, m, 2):
+                at = ((image, 0), (channel, 0), (y, 0), (b.mul(across, m), j))
+                pooled = ((image, 0), (channel, 0), (pooled_y, 0), (b.mul(across, m // 2), j // 2))
+                window = (*top[j : j + 2], *bottom[j : j + 2])
+                inside(j, partial(self.epilogue.store_window, b, at, window, pooled))
 
         b.for_(0, n, column)
         rows: Index = m if height % m == 0 else b.min(m, b.sub(height, b.mul(down, m)))
-        b.for_(0, rows, row)
+        if self.epilogue.pools:
+            b.for_(0, rows, two_rows, step=2)
+        else:
+            b.for_(0, rows, row)

@@ -77,8 +77,15 @@ class Epilogue(Protocol):
     def declare(self, b: Builder) -> None:
         """Add the buffers it reads and writes to the function's parameters."""
 
+    @property
+    def pools(self) -> bool:
+        """Whether it wants `store_window` called instead of `store`, which only conv_winograd does."""
+
     def store(self, b: Builder, at: Coordinates, value: Operand, active: int) -> None:
         """Take a vector whose lane 0 is logical element `at`; lanes run along the template's lane axis."""
+
+    def store_window(self, b: Builder, at: Coordinates, values: Sequence[Operand], pooled: Coordinates) -> None:
+        """Take the four vectors of a 2 x 2 window, row by row, the first at `at`; their maximum belongs at `pooled`."""
 
     def prefetch(self, b: Builder, at: Coordinates) -> None:
         """Fetch the lines that `store` will read and write for element `at`, which need not exist."""
@@ -129,10 +136,11 @@ class View:
 
 @dataclass(frozen=True)
 class StoreResult:
-    """The epilogue that only stores, into buffer `name` with the given view."""
+    """The epilogue that only stores, into buffer `name` with the given view; each window's maximum if it `pools`."""
 
     view: View
     name: str = "y"
+    pools: bool = False
 
     def declare(self, b: Builder) -> None:
         """Add the result."""
@@ -142,6 +150,12 @@ class StoreResult:
         """Store the vector."""
         index, offset = self.view.address(b, at)
         b.store(b.parameter(self.name), index, value, offset=offset, active=active)
+
+    def store_window(self, b: Builder, at: Coordinates, values: Sequence[Operand], pooled: Coordinates) -> None:
+        """Store the maximum."""
+        first, second, third, fourth = values
+        largest = b.max(b.max(first, second), b.max(third, fourth))
+        self.store(b, pooled, largest, largest.type.lanes)
 
     def prefetch(self, b: Builder, at: Coordinates) -> None:
         """Fetch the line that is stored to."""

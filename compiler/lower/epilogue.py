@@ -1,8 +1,10 @@
 """The epilogue of a template: the element-wise nodes fused behind it, computed on each of its vectors.
 
     conv -> vector at (n, c, y, x) -> add(bias at c) -> relu -> store into the result at (n, c, y, x)
+    conv -> 2 x 2 vectors from (n, c, 2 y, 2 x) on -> relu of each -> max_pool -> store at (n, c, y, x)
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tilewright.compiler.ir import Node, TensorType, Value
@@ -49,6 +51,11 @@ class GroupEpilogue:
             numbers[node.results[0]] = ("step", position)
         return (tuple(value.type for value in self.operands), tuple(steps), self.result.type, self.axis)
 
+    @property
+    def pools(self) -> bool:
+        """Whether it takes 2 x 2 vectors at a time, see `store_window`."""
+        return any(node.op == "max_pool" for node in self.body)
+
     def declare(self, b: Builder) -> None:
         """Add the operands and the result to the function's buffers."""
         for position, value in enumerate(self.operands):
@@ -58,18 +65,41 @@ class GroupEpilogue:
 
     def store(self, b: Builder, at: Coordinates, value: Operand, active: int) -> None:
         """Compute the body on one vector and store its result."""
+        self._store(b, at, self._compute(b, self.body, self.anchor, at, value, active), active)
+
+    def store_window(self, b: Builder, at: Coordinates, values: Sequence[Operand], pooled: Coordinates) -> None:
+        """Compute the body on a window's four vectors, row by row, the first of them at `at`; store at `pooled`."""
+        middle = next(position for position, node in enumerate(self.body) if node.op == "max_pool")
+        *outer, (y, down), (x, across) = at
+        lanes = values[0].type.lanes
+        computed = [
+            self._compute(
+                b, self.body[:middle], self.anchor, (*outer, (y, down + i // 2), (x, across + i % 2)), value, lanes
+            )
+            for i, value in enumerate(values)
+        ]
+        top, bottom = (b.max(left, right) for left, right in (computed[:2], computed[2:]))
+        rest, largest = self.body[middle + 1 :], b.max(top, bottom)
+        self._store(b, pooled, self._compute(b, rest, self.body[middle].result, pooled, largest, lanes), lanes)
+
+    def _compute(
+        self, b: Builder, body: Sequence[Node], start: Value, at: Coordinates, value: Operand, active: int
+    ) -> Operand:
+        """What a part of the body makes of a vector of `start`."""
         lanes = value.type.lanes
-        known: dict[Value, Operand] = {self.anchor: value}
+        known: dict[Value, Operand] = {start: value}
         for scalar, array in self.scalars.items():
             type = loop_type(scalar.type.dtype).vector(lanes)
             known[scalar] = Const(type, array.reshape(()).item())
+        needed = {operand for node in body for operand in node.operands}
         for position, operand in enumerate(self.operands):
-            known[operand] = self._load(b, f"e{position}", operand.type, at, lanes, active)
-        for node in self.body:
+            if operand in needed:
+                known[operand] = self._load(b, f"e{position}", operand.type, at, lanes, active)
+        for node in body:
             formula = PRIMITIVES[node.op].formula
             assert formula is not None
-            known[node.results[0]] = formula(b, node.attrs, *(known[operand] for operand in node.operands))
-        self._store(b, at, known[self.result], active)
+            value = known[node.results[0]] = formula(b, node.attrs, *(known[operand] for operand in node.operands))
+        return value
 
     def prefetch(self, b: Builder, at: Coordinates) -> None:
         """Fetch the lines of operands as large as the result, and of the result."""

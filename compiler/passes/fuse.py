@@ -6,15 +6,18 @@
                                                    %z = relu(%a)
                                                }
 
-A group has one result. First every template takes the element-wise nodes behind it as its epilogue; then what is
-left forms loop nests: element-wise nodes, index maps and reductions over one iteration space (a softmax is one).
+A group has one result. First every template takes the element-wise nodes behind it as its epilogue, Winograd's also a
+2 x 2 maximum and what follows that; then what is left forms loop nests: element-wise nodes, index maps and reductions
+over one iteration space (a softmax is one).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tilewright.compiler.ir import Graph, Node, Value
+from tilewright.compiler.kernels import conv_winograd
 from tilewright.compiler.ops import PRIMITIVES
+from tilewright.compiler.ops.window import Pool
 from tilewright.compiler.passes.cleanup import known_nodes
 
 MAX_GROUP = 32
@@ -59,9 +62,12 @@ def _fuse_epilogues(graph: Graph) -> Graph:
     for anchor in graph.nodes:
         if anchor.plan is None or anchor.plan.template not in TEMPLATES_WITH_EPILOGUE or anchor.op == "group":
             continue
-        if anchor in known:
+        if anchor in known or anchor in grouped:
             continue
         members = _epilogue_of(anchor, graph, users, outputs, order, grouped)
+        following = users.get(members[-1].result, [])
+        if len(following) == 1 and members[-1].result not in outputs and _pools(anchor, following[0]):
+            members += _epilogue_of(following[0], graph, users, outputs, order, grouped)
         group = make_group(members, members[-1].result)
         grouped.update((member, group) for member in members)
         replaced[members[-1]] = group
@@ -114,6 +120,16 @@ def _is_epilogue(node: Node, anchor: Value) -> bool:
     if result.shape != anchor.type.shape or result.layout.with_pads(()) != structure:
         return False
     return result.dtype.bits == anchor.type.dtype.bits
+
+
+def _pools(anchor: Node, node: Node) -> bool:
+    """Whether the anchor's tiles, of even height and width, hold whole windows of this 2 x 2 maximum."""
+    if node.op != "max_pool" or not isinstance(anchor.plan, conv_winograd.Plan) or anchor.plan.tile % 2:
+        return False
+    if node.attrs != Pool(kernel=(2, 2), strides=(2, 2), dilations=(1, 1), pads=((0, 0), (0, 0))):
+        return False
+    before, after = node.operands[0].type, node.result.type
+    return not any(dim % 2 for dim in before.shape[2:]) and after.layout.with_pads(()) == before.layout.with_pads(())
 
 
 def _fuse_nests(graph: Graph, nestable: Callable[[Sequence[Node]], bool]) -> Graph:
