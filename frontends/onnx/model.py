@@ -28,7 +28,8 @@ from onnx import (
     ValueInfoProto,
 )
 
-from tilewright.errors import ModelError, ResourceError, TilewrightError
+from tilewright.errors import ModelError, TilewrightError
+from tilewright.frontends.expansion import Expansion, Extent
 from tilewright.frontends.files import open_file, refuse_strangers
 from tilewright.frontends.onnx.tensors import Tensor, TensorReader, dtype_of, text, type_name
 from tilewright.frontends.onnx.wire import split
@@ -36,9 +37,6 @@ from tilewright.frontends.ports import Dim, Port
 from tilewright.frontends.wire import Damaged
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | ModelProto
-
-MAX_NODES = 100_000
-"""Functions may not expand to more nodes and calls: a small file can ask for any number."""
 
 MAX_CALL_DEPTH = 64
 
@@ -162,7 +160,8 @@ class _Reader:
         self.tensors = tensors
         self.functions: dict[tuple[str, str, str], FunctionProto] = {}
         self.nodes: list[Node] = []
-        self.expanded = 0
+        self.extents: dict[tuple[str, str, str], Extent] = {}
+        self.expansion = Expansion()
 
     def model(self, proto: ModelProto, payloads: Sequence[memoryview | None], name: str) -> Model:
         graph = proto.graph
@@ -200,10 +199,6 @@ class _Reader:
 
         Inside a function, `tensors` renames its tensors and `given` are the attributes of the call.
         """
-        if depth:
-            self.expanded += 1
-            if self.expanded > MAX_NODES:
-                raise ResourceError(f"its functions expand to more than {MAX_NODES} nodes")
         inputs, outputs = tuple(map(text, node.input)), tuple(map(text, node.output))
         if tensors is not None:
             inputs, outputs = (
@@ -246,6 +241,7 @@ class _Reader:
                 f"outputs, the call passes {len(inputs)} and {len(outputs)}",
                 node=name,
             )
+        self.expansion.call(self.extent(function), name)
         given = {text(default.name): self.attribute(default) for default in function.attribute_proto} | dict(
             attributes
         )
@@ -266,6 +262,15 @@ class _Reader:
             if formal in function.input and actual:  # an input handed through
                 source = (tensors[formal],)
                 self.nodes.append(Node(f"{name}/{formal}", "Identity", "", 1, source, (actual,), {}))
+
+    def extent(self, function: FunctionProto) -> Extent:
+        """How much each call of a function adds."""
+        key = _domain(function.domain), text(function.name), text(function.overload)
+        if key not in self.extents:
+            parts = sum(len(node.input) + len(node.output) + len(node.attribute) for node in function.node)
+            parts += len(function.input) + len(function.output) + len(function.attribute_proto)
+            self.extents[key] = Extent(len(function.node), parts, function.ByteSize())
+        return self.extents[key]
 
     def attribute(self, proto: AttributeProto) -> Attribute:
         """The value of an attribute."""

@@ -26,9 +26,10 @@ def taken(nodes: Sequence[Node]) -> tuple[tuple[Node, ...], dict[Input, Input]]:
     known = {node.name: node for node in nodes}
     aliases: dict[Input, Input] = {}
     dead_results: list[Input] = []
+    found: dict[Input, bool | None] = {}
     for node in nodes:
         if node.op in SWITCHES and len(node.inputs) == 2:
-            condition = truth(known, node.inputs[1])
+            condition = truth(known, node.inputs[1], found)
             if condition is not None:
                 aliases[Input(node.name, int(condition))] = node.inputs[0]
                 dead_results.append(Input(node.name, int(not condition)))

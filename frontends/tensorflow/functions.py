@@ -11,19 +11,21 @@ results are now called is an alias. In a body, a result is named by its place am
 names; `RESULTS` lists these for the operators that have more than one.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tilewright.errors import GraphError, ModelError, ResourceError
+from tilewright.errors import GraphError, ModelError
+from tilewright.frontends.expansion import Expansion, Extent
 from tilewright.frontends.tensorflow.attributes import Payloads, read_attributes, read_input, read_node
 from tilewright.frontends.tensorflow.messages import Message
 from tilewright.frontends.tensorflow.model import Attribute, Function, Input, Node, Reference
 from tilewright.frontends.tensorflow.tracing import follow, truth
 
-MAX_EXPANDED = 300_000
-"""Nodes and their inputs that functions may expand to: nested calls in a small file can ask for any number."""
-
 MAX_CALL_DEPTH = 64
+
+MAX_ROUNDS = 64
+"""Conditions that depend on results of other conditional calls, one behind the other, more often than that stay."""
 
 CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 BRANCHES = {"If", "StatelessIf"}
@@ -54,20 +56,20 @@ class Inlined:
     """Nodes without calls, and the results of the calls."""
 
     nodes: tuple[Node, ...]
-    aliases: Mapping[Input, Input]
+    aliases: dict[Input, Input]
 
 
 def inline(graph: Message, payloads: Payloads) -> Inlined:
     """The nodes of a GraphDef, calls replaced; raises ModelError, GraphError and ResourceError."""
     inliner = _Inliner(graph, payloads)
-    names = [node.name for node in graph.node]
+    scope = _Scope((), "", sorted(node.name for node in graph.node))
     for proto in graph.node:
-        inliner.add(read_node(proto, payloads), _Scope((), _folders(names)))
+        inliner.add(read_node(proto, payloads), scope)
     inliner.take_branches()
     return Inlined(rewired(inliner.nodes, inliner.aliases), inliner.aliases)
 
 
-def rewired(nodes: Iterable[Node], aliases: Mapping[Input, Input]) -> tuple[Node, ...]:
+def rewired(nodes: Iterable[Node], aliases: dict[Input, Input]) -> tuple[Node, ...]:
     """The nodes with every input that is an alias replaced by what it stands for."""
     found: list[Node] = []
     for node in nodes:
@@ -80,21 +82,30 @@ def rewired(nodes: Iterable[Node], aliases: Mapping[Input, Input]) -> tuple[Node
 
 @dataclass(frozen=True)
 class _Body:
-    """A function, read once: its nodes with the texts of their inputs."""
+    """A function, read once: its nodes with the texts of their inputs, and their names sorted."""
 
     proto: Message
     nodes: tuple[tuple[Node, tuple[str, ...]], ...]
     operators: Mapping[str, str]
-    folders: frozenset[str]
+    names: Sequence[str]
     defaults: Mapping[str, Attribute]
+    extent: Extent
 
 
 @dataclass(frozen=True)
 class _Scope:
-    """Where a node stands: the functions that are being called, and the names that have others below them."""
+    """Where a node stands: the functions that are being called, what its name begins with, and the rest of its and
+    its neighbours' names, sorted."""
 
     calls: tuple[str, ...]
-    folders: frozenset[str]
+    prefix: str
+    names: Sequence[str]
+
+    def is_folder(self, name: str) -> bool:
+        """Whether neighbours lie below a node, as 'a/b' does below 'a'."""
+        below = f"{name.removeprefix(self.prefix)}/"
+        at = bisect_left(self.names, below)
+        return at < len(self.names) and self.names[at].startswith(below)
 
 
 class _Inliner:
@@ -109,15 +120,11 @@ class _Inliner:
         self.nodes: list[Node] = []
         self.aliases: dict[Input, Input] = {}
         self.branches: list[tuple[Node, _Scope]] = []
-        self.expanded = 0
+        self.expansion = Expansion()
 
     def add(self, node: Node, scope: _Scope) -> None:
         """Append a node, or the body of the function that it calls."""
         called = node.attributes.get("f") if node.op in CALLS else Function(node.op, node.attributes)
-        if scope.calls:
-            self.expanded += 1 + len(node.inputs)
-            if self.expanded > MAX_EXPANDED:
-                raise ResourceError(f"its functions expand to more than {MAX_EXPANDED} nodes and inputs")
         if node.op in BRANCHES:
             self.branches.append((node, scope))
         elif isinstance(called, Function) and called.name in self.functions:
@@ -127,21 +134,22 @@ class _Inliner:
 
     def take_branches(self) -> None:
         """Replace the conditional calls whose conditions are constant; the others stay as they are."""
-        while self.branches:
+        for _ in range(MAX_ROUNDS):
             known = {node.name: node for node in self.nodes}
             left, self.branches = self.branches, []
             waiting = []
+            found: dict[Input, bool | None] = {}
             for node, scope in left:
-                taken = truth(known, follow(self.aliases, node.inputs[0]), self.aliases) if node.inputs else None
+                taken = truth(known, node.inputs[0], found, self.aliases) if node.inputs else None
                 branch = node.attributes.get("then_branch" if taken else "else_branch")
                 if taken is None or not isinstance(branch, Function) or branch.name not in self.functions:
                     waiting.append((node, scope))
                 else:
                     self.expand(branch, node, node.inputs[1:], scope)
-            if len(waiting) == len(left):  # what is left is not constant
-                self.nodes += [node for node, _ in waiting]
-                return
             self.branches += waiting
+            if len(waiting) == len(left):  # what is left is not constant
+                break
+        self.nodes += [node for node, _ in self.branches]
 
     def expand(self, called: Function, node: Node, inputs: Sequence[Input], scope: _Scope) -> None:
         """Append the body of a function for the call `node`."""
@@ -150,10 +158,11 @@ class _Inliner:
         if len(scope.calls) >= MAX_CALL_DEPTH:
             raise GraphError(f"its calls nest deeper than {MAX_CALL_DEPTH}", node=node.name, operator=node.op)
         body = self.body(called.name)
+        self.expansion.call(body.extent, node.name)
         given = {**body.defaults, **called.attributes}
         arguments = self._arguments(body.proto, node, inputs, given)
-        prefix = node.name if node.name not in scope.folders else f"{node.name}.call"
-        inner_scope = _Scope((*scope.calls, called.name), frozenset(f"{prefix}/{name}" for name in body.folders))
+        prefix = f"{node.name}.call" if scope.is_folder(node.name) else node.name
+        inner_scope = _Scope((*scope.calls, called.name), f"{prefix}/", body.names)
 
         def tensor(text: str) -> Input:
             name, _, rest = text.partition(":")
@@ -191,7 +200,10 @@ class _Inliner:
                 attributes = read_attributes(inner.attr, self.payloads)
                 nodes.append((Node(inner.name, inner.op, (), controls, attributes), texts))
             defaults = read_attributes(proto.attr, self.payloads)
-            self.bodies[name] = _Body(proto, tuple(nodes), operators, _folders(operators), defaults)
+            parts = sum(len(inner.input) + len(inner.attr) for inner in proto.node_def)
+            parts += len(proto.signature.input_arg) + len(proto.signature.output_arg)
+            extent = Extent(len(nodes), parts, proto.ByteSize())
+            self.bodies[name] = _Body(proto, tuple(nodes), operators, sorted(operators), defaults, extent)
         return self.bodies[name]
 
     def _arguments(
@@ -226,12 +238,3 @@ class _Inliner:
 def _bound(value: Attribute, given: Mapping[str, Attribute]) -> Attribute | None:
     """An attribute in a function's body as the call wants it; None where the call leaves it to the default."""
     return given.get(value.name) if isinstance(value, Reference) else value
-
-
-def _folders(names: Iterable[str]) -> frozenset[str]:
-    """The names that others lie below: 'a' and 'a/b' for 'a/b/c'."""
-    found: set[str] = set()
-    for name in names:
-        while (name := name.rpartition("/")[0]) and name not in found:
-            found.add(name)
-    return frozenset(found)

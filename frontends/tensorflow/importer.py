@@ -53,7 +53,7 @@ def _assembled(loaded: Loaded, name: str) -> Model:
         nodes = with_values(nodes, bundle)
         files += bundle.files
     nodes, decided = taken(nodes)
-    aliases = dict(inlined.aliases) | decided
+    aliases = inlined.aliases | decided
     nodes = rewired(nodes, decided)
     signature = _signature(loaded.signatures)
     producer = loaded.graph.versions.producer
@@ -98,7 +98,7 @@ def _inputs(nodes: Sequence[Node], signature: Message | None, producer: int) -> 
 
 
 def _unused(
-    graph: Message, nodes: Sequence[Node], aliases: Mapping[Input, Input], inputs: Iterable[Input]
+    graph: Message, nodes: Sequence[Node], aliases: dict[Input, Input], inputs: Iterable[Input]
 ) -> dict[str, Input]:
     """What a graph without signatures computes: results that nothing uses, of nodes that depend on an input.
 

@@ -92,7 +92,7 @@ class Model:
     inputs: Mapping[Input, Port]
     outputs: Mapping[str, Input]
     declared: tuple[Port, ...]
-    aliases: Mapping[Input, Input] = field(default_factory=dict)
+    aliases: dict[Input, Input] = field(default_factory=dict)
     signatures: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
 

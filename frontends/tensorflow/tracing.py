@@ -1,7 +1,7 @@
 """Follows tensors back through nodes that only hand them on.
 
     origin(nodes, Input("dense/ReadVariableOp/Identity"))   Input("dense/ReadVariableOp")
-    truth(nodes, Input("cond/pred_id"))                     True, False, or None where no constant decides
+    truth(nodes, Input("cond/pred_id"), {})                 True, False, or None where no constant decides
 """
 
 from collections.abc import Mapping
@@ -14,24 +14,27 @@ MAX_STEPS = 100  # from node to node: beyond is a cycle, or something that nobod
 MAX_DEPTH = 16  # of logical operators
 
 
-def follow(aliases: Mapping[Input, Input], tensor: Input) -> Input:
-    """What an alias stands for; raises GraphError if it stands for itself."""
-    seen = set()
+def follow(aliases: dict[Input, Input], tensor: Input) -> Input:
+    """What an alias stands for; raises GraphError if it stands for itself.
+
+    Every alias on the way comes to stand for that directly: else long chains would be followed again and again.
+    """
+    passed: dict[Input, None] = {}
     while tensor in aliases:
-        if tensor in seen:
+        if tensor in passed:
             raise GraphError("it only hands on its own result; a graph must not have cycles", node=tensor.node)
-        seen.add(tensor)
+        passed[tensor] = None
         tensor = aliases[tensor]
+    aliases.update(dict.fromkeys(passed, tensor))
     return tensor
 
 
 def origin(
-    nodes: Mapping[str, Node], tensor: Input, aliases: Mapping[Input, Input] | None = None, defaults: bool = False
+    nodes: Mapping[str, Node], tensor: Input, aliases: dict[Input, Input] | None = None, defaults: bool = False
 ) -> Input:
     """Where a tensor comes from, the nodes that hand it on left out; with `defaults` also placeholders with one."""
-    aliases = aliases or {}
     for _ in range(MAX_STEPS):
-        tensor = follow(aliases, tensor)
+        tensor = follow(aliases or {}, tensor)
         node = nodes.get(tensor.node)
         if node is None or tensor.index >= len(node.inputs):
             break
@@ -41,7 +44,7 @@ def origin(
     return tensor
 
 
-def constant(nodes: Mapping[str, Node], tensor: Input, aliases: Mapping[Input, Input] | None = None) -> Tensor | None:
+def constant(nodes: Mapping[str, Node], tensor: Input, aliases: dict[Input, Input] | None = None) -> Tensor | None:
     """The constant that a tensor is, handed on or not; None if it is computed."""
     node = nodes.get(origin(nodes, tensor, aliases, defaults=True).node)
     value = node.attributes.get("value") if node is not None and node.op == "Const" else None
@@ -49,22 +52,43 @@ def constant(nodes: Mapping[str, Node], tensor: Input, aliases: Mapping[Input, I
 
 
 def truth(
-    nodes: Mapping[str, Node], tensor: Input, aliases: Mapping[Input, Input] | None = None, depth: int = 0
+    nodes: Mapping[str, Node],
+    tensor: Input,
+    found: dict[Input, bool | None],
+    aliases: dict[Input, Input] | None = None,
+    depth: int = 0,
 ) -> bool | None:
-    """Whether a condition is true, if only constants decide about it."""
-    aliases = aliases or {}
+    """Whether a condition is true, if only constants decide about it.
+
+    `found` keeps what has been answered about these nodes: conditions of conditions ask for the same ones again.
+    """
     source = origin(nodes, tensor, aliases, defaults=True)
+    if depth > MAX_DEPTH:
+        return None
+    if source not in found:
+        found[source] = None  # what a cycle meets
+        found[source] = _decided(nodes, source, found, aliases, depth)
+    return found[source]
+
+
+def _decided(
+    nodes: Mapping[str, Node],
+    source: Input,
+    found: dict[Input, bool | None],
+    aliases: dict[Input, Input] | None,
+    depth: int,
+) -> bool | None:
     node = nodes.get(source.node)
-    if node is None or depth > MAX_DEPTH:
+    if node is None:
         return None
     if node.op in ("LogicalNot", "LogicalAnd", "LogicalOr"):
-        found = [truth(nodes, given, aliases, depth + 1) for given in node.inputs[:2]]
+        values = [truth(nodes, given, found, aliases, depth + 1) for given in node.inputs[:2]]
         if node.op == "LogicalNot":
-            return None if found[:1] in ([], [None]) else not found[0]
+            return None if values[:1] in ([], [None]) else not values[0]
         decides = node.op == "LogicalOr"  # one operand with this value decides
-        if decides in found:
+        if decides in values:
             return decides
-        return None if None in found or len(found) < 2 else not decides
+        return None if None in values or len(values) < 2 else not decides
     value = constant(nodes, source)
     try:
         array = None if value is None else value.array

@@ -1,5 +1,7 @@
 """TensorFlow graphs that are refused: each with one message that says what is wrong and what to do."""
 
+import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -292,19 +294,71 @@ def test_functions(g: GraphDefWriter, error: type[TilewrightError], message: str
         build(g.bytes())
 
 
-@pytest.mark.parametrize("leaf", [0, 1])
-def test_functions_that_double(leaf: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small file may ask for any number of nodes, or of calls without any."""
-    monkeypatch.setattr(functions, "MAX_EXPANDED", 3000)
+def doubling(levels: int, *leaves: str, first: str = "b") -> GraphDefWriter:
+    """y calls f0, which calls f1 twice, and so on; the last function has these nodes."""
     g = called(("n", "f0", ("a",)))
-    for level in range(40):
+    for level in range(levels + 1):
         f = g.graph.library.function.add()
         f.signature.name = f"f{level}"
         f.signature.input_arg.add(name="a", type=1)
-        for side in "bc" if level < 39 else "b" * leaf:
-            f.node_def.add(name=side, op=f"f{level + 1}" if level < 39 else "Neg", input=["a"])
-    with pytest.raises(ResourceError, match=f"its functions expand to more than {functions.MAX_EXPANDED} nodes"):
+        for name in (first, "c") if level < levels else leaves:
+            f.node_def.add(name=name, op=f"f{level + 1}" if level < levels else "Neg", input=["a"])
+    return g
+
+
+@pytest.mark.parametrize("leaves", [(), ("n",)])
+def test_functions_that_double(leaves: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small file may ask for any number of nodes, or of calls without any."""
+    monkeypatch.setattr("tilewright.frontends.expansion.MAX_BYTES", 1 << 20)
+    with pytest.raises(ResourceError, match="its functions expand to more than 1 MiB of nodes; no network needs that"):
+        read_model(doubling(40, *leaves).bytes())
+
+
+@pytest.mark.parametrize("what", ["nothing", "controls", "attributes", "results", "names"])
+def test_functions_that_double_what_a_node_has(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tilewright.frontends.expansion.MAX_BYTES", 4 << 20)
+    g = doubling(8, "n", "m", first="b" * 2000 if what == "names" else "b")
+    last = g.graph.library.function[-1]
+    for number in range(300):
+        if what == "controls":
+            last.node_def[0].input.append("^m")
+        elif what == "attributes":
+            last.node_def[0].attr[f"k{number}"].i = number
+        elif what == "results":
+            last.signature.output_arg.add(name=f"r{number}", type=1)
+            last.ret[f"r{number}"] = "a"
+    if what == "nothing":
+        assert len(read_model(g.bytes()).nodes) == 1 + 2 * 256
+        return
+    with pytest.raises(ResourceError, match="its functions expand to more than 4 MiB of nodes"):
         read_model(g.bytes())
+
+
+def test_a_name_of_many_parts_takes_little_memory() -> None:
+    g = graph()
+    g.node("a/" * 20_000 + "b", "Neg", "y", T=F32)
+    content = g.bytes()
+    tracemalloc.start()
+    try:
+        read_model(content)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_conditions_of_conditions_are_asked_once() -> None:
+    """Each operator asks for its operand twice, a thousand Switches for all of them."""
+    g = graph()
+    g.placeholder("p", np.dtype(np.bool_), ())
+    last = "p"
+    for number in range(16):
+        last = g.node(f"and{number}", "LogicalAnd", last, last)
+    for number in range(1000):
+        g.node(f"switch{number}", "Switch", "x", last, T=F32)
+    started = time.process_time()
+    with pytest.raises(UnsupportedError, match=r"Switch \('switch0', .* and 995 more\)"):
+        build(g.bytes())
+    assert time.process_time() - started < 20
 
 
 def test_functions_that_nest_deeply() -> None:

@@ -444,18 +444,44 @@ def test_function_that_calls_itself() -> None:
         read_model(model)
 
 
-@pytest.mark.parametrize("leaf", [0, 1])
-def test_functions_that_multiply(leaf: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten calls a level, eight levels: refused before memory is gone, or time if nothing comes of them."""
-    monkeypatch.setattr("tilewright.frontends.onnx.model.MAX_NODES", 1000)
+def multiplying(levels: int, *leaves: onnx.NodeProto) -> onnx.ModelProto:
+    """Ten calls a level; the last function has these nodes."""
     model = model_of([helper.make_node("F0", ["x"], ["y"], domain="local")])
-    for level in range(8):
+    for level in range(levels):
         calls = [helper.make_node(f"F{level + 1}", ["a"], [f"r{i}"], domain="local") for i in range(9)]
         calls.append(helper.make_node(f"F{level + 1}", ["a"], ["b"], domain="local"))
         model.functions.append(function(f"F{level}", calls))
-    model.functions.append(function("F8", [helper.make_node("Relu", ["a"], ["b"])] * leaf))
-    with pytest.raises(ResourceError, match="its functions expand to more than 1000 nodes"):
-        read_model(model)
+    model.functions.append(function(f"F{levels}", leaves))
+    return model
+
+
+@pytest.mark.parametrize("leaf", [0, 1])
+def test_functions_that_multiply(leaf: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused before memory is gone, or time if nothing comes of them."""
+    monkeypatch.setattr("tilewright.frontends.expansion.MAX_BYTES", 1 << 20)
+    with pytest.raises(ResourceError, match="its functions expand to more than 1 MiB of nodes; no network needs that"):
+        read_model(multiplying(8, *[helper.make_node("Relu", ["a"], ["b"])] * leaf))
+
+
+@pytest.mark.parametrize(
+    ("node", "fits"),
+    [
+        (helper.make_node("Relu", ["a"], ["b"]), True),
+        (helper.make_node("Concat", ["a"] * 1000, ["b"], axis=0), False),
+        (helper.make_node("Split", ["a"], ["b", *map(str, range(1000))]), False),
+        (helper.make_node("Affine", ["a"], ["b"], numbers=[1.5] * 4000), False),
+        (helper.make_node("Relu", ["a"], ["b"], **{f"k{i}": i for i in range(1000)}), False),
+    ],
+)
+def test_functions_that_multiply_what_a_node_has(
+    node: onnx.NodeProto, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tilewright.frontends.expansion.MAX_BYTES", 4 << 20)
+    if fits:
+        assert len(read_model(multiplying(2, node)).nodes) == 100
+        return
+    with pytest.raises(ResourceError, match="its functions expand to more than 4 MiB of nodes"):
+        read_model(multiplying(2, node))
 
 
 # ---- anything else
