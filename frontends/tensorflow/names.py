@@ -166,9 +166,12 @@ def _expanded(shape: Shape, axis: Tensor | None) -> Shape:
         array = None if axis is None else axis.array
     except TilewrightError:
         return shape
-    if array is None or array.size != 1 or not -len(shape) <= int(array) + 1 <= len(shape) + 1:
+    if array is None or array.size != 1 or array.dtype.kind not in "iu":
         return shape
-    at = int(array) % (len(shape) + 1)
+    at = int(array.item())
+    if not -len(shape) <= at + 1 <= len(shape) + 1:
+        return shape
+    at %= len(shape) + 1
     return (*shape[:at], 1, *shape[at:])
 
 

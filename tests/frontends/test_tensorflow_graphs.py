@@ -1,5 +1,6 @@
 """Functions, variables, branches and names: what becomes of them, by what the compiled graph computes."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,28 @@ def test_friendly_names() -> None:
     assert resolve(model, "4") == Input("model/dense/MatMul")
     assert resolve(model, "dense/MatMul") == Input("model/dense/MatMul")  # the end of one name only
     assert resolve(model, "block2/BiasAdd:0") == Input("model/block2/BiasAdd")
+
+
+@pytest.mark.parametrize("axis", [np.array(0, np.int32), np.array([0], np.int32), np.array(np.nan, F32)])
+def test_constants_with_another_axis(axis: Array) -> None:
+    """What the axis of a constant is only matters to who needs it."""
+    g = GraphDefWriter()
+    g.placeholder("x", F32, (1, 4))
+    g.node("wide", "ExpandDims", g.constant("c", np.ones(4, F32)), g.constant("axis", axis), T=np.dtype(F32))
+    g.node("y", "AddV2", "x", "wide", T=np.dtype(F32))
+    assert layers(read_model(g.bytes())) == ()
+    if axis.dtype != F32:
+        np.testing.assert_array_equal(run(g.bytes(), {"x": np.zeros((1, 4), F32)})["y"], np.ones((1, 4), F32))
+
+
+def test_large_graphs_are_read_in_time() -> None:
+    g = GraphDefWriter()
+    last = g.placeholder("x", F32, (1, 4))
+    for number in range(10_000):
+        last = g.node(f"model/block{number // 10}/relu{number}", "Relu", last, T=np.dtype(F32))
+    content, started = g.bytes(), time.process_time()
+    assert len(read_model(content).nodes) == 10_001
+    assert time.process_time() - started < 10
 
 
 def test_hypercolumns_take_channels_from_the_last_axis() -> None:
