@@ -31,8 +31,8 @@ from tilewright.frontends.wire import Damaged, varint
 MAGIC = 0xDB4775248B80FB57
 FOOTER = 48  # bytes: two block handles, filled up to 40, and the magic number
 TRAILER = 5  # bytes after a block: compression, masked checksum
-MAX_NAME = 4096
-"""Longer names are refused: each entry of a block may share all of it, so a small file could ask for any number."""
+MAX_NAME, MAX_NAMES = 4096, 1 << 26
+"""Bytes of one name and of all together: entries may share all but a name's end, so a small file could ask for more."""
 
 _AGAIN = "copy the model again, or export it again"
 
@@ -124,7 +124,7 @@ def _table(data: memoryview) -> Iterator[tuple[str, bytes]]:
     _, at = varint(data, at, len(data))
     offset, at = varint(data, at, len(data))
     size, _ = varint(data, at, len(data))
-    end = 0
+    end = names = 0
     for _, handle in _entries(data, *_block(data, offset, size)):
         view = memoryview(handle)
         offset, at = varint(view, 0, len(view))
@@ -132,7 +132,11 @@ def _table(data: memoryview) -> Iterator[tuple[str, bytes]]:
         if offset < end:  # or a small file could have its blocks read any number of times
             raise Damaged(offset, "its blocks are out of order")
         end = offset + size
-        yield from _entries(data, *_block(data, offset, size))
+        for name, value in _entries(data, *_block(data, offset, size)):
+            names += len(name)
+            if names > MAX_NAMES:
+                raise Damaged(offset, f"its names take more than {MAX_NAMES >> 20} MiB")
+            yield name, value
 
 
 def _block(data: memoryview, offset: int, size: int) -> tuple[int, int]:

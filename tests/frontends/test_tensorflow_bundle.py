@@ -135,6 +135,15 @@ def test_a_missing_shard(tmp_path: Path) -> None:
         _ = open_bundle(tmp_path / "v").tensor("half").array
 
 
+def test_names_that_share_nearly_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few bytes of the index make a name of thousands."""
+    write_bundle(tmp_path / "v", {"a" * 4000 + str(number): np.zeros(1) for number in range(9)})
+    assert len(open_bundle(tmp_path / "v").entries) == 9
+    monkeypatch.setattr("tilewright.frontends.tensorflow.bundle.MAX_NAMES", 20_000)
+    with pytest.raises(ModelError, match=r"v\.index is damaged \(its names take more than .* MiB"):
+        open_bundle(tmp_path / "v")
+
+
 def test_a_compressed_block(tmp_path: Path) -> None:
     write_bundle(tmp_path / "v", {"w": np.zeros(1)})
     content = bytearray((tmp_path / "v.index").read_bytes())
