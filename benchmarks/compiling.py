@@ -20,18 +20,19 @@ import numpy as np
 from models import input_of, light_file, network_file
 
 STAGES = {
-    "read the file": ("tilewright.frontends.formats", "load"),
-    "hash it": ("tilewright.api", "read_content"),
+    "read the file": ("tilewright.jit", "load"),
+    "hash it": ("tilewright.jit", "content_of"),
     "graph passes": ("tilewright.compiler.pipeline", "optimise"),
     "lower": ("tilewright.compiler.pipeline", "lower_graph"),
     "emit text": ("tilewright.compiler.pipeline", "emit"),
     "LLVM": ("tilewright.compiler.pipeline", "compile_module"),
     "pack constants": ("tilewright.compiler.pipeline", "pack_constants"),
-    "load the code": ("tilewright.api", "Executable"),
-    "write the cache": ("tilewright.runtime.cache", "Cache.put"),
+    "load the code": ("tilewright.jit", "Executable"),
+    "write the cache": ("tilewright.runtime.cache", "Draft.keep"),
 }
-"""What a cold start spends its time on: functions, none within another. Constants are packed beside LLVM."""
-BESIDE = ("pack constants",)
+"""What a cold start spends its time on: functions, none within another."""
+BESIDE = ("hash it", "pack constants")
+"""Those that have a thread of their own: a new file is hashed while it is planned, constants are packed beside LLVM."""
 
 _START = r"""
 import importlib, json, sys, time
@@ -39,7 +40,7 @@ import numpy as np
 import tilewright as tw
 from tilewright.engines import peak_bytes
 if sys.argv[2] != "warm":  # loaded by the first call that compiles
-    import tilewright.compiler.pipeline, tilewright.compiler.batch, tilewright.frontends.formats
+    import tilewright.jit
 stages = {}
 def watch(stage, module, name):
     owner = importlib.import_module(module)

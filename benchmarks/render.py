@@ -350,7 +350,7 @@ def _compiling(results: Results) -> str:
         shown = ", ".join(f"{stage} {ms:.0f}" for stage, ms in longest if ms >= 1)
         beside = ", ".join(f"{stage} {cold['stages'][stage]:.0f}" for stage in BESIDE if stage in cold["stages"])
         rest = cold["staged_ms"] - sum(serial.values())
-        stages.append(f"- {NAMES[facts['model']]}: {shown}, all else {rest:.0f}; beside LLVM {beside}.")
+        stages.append(f"- {NAMES[facts['model']]}: {shown}, all else {rest:.0f}; beside these {beside}.")
     heads = [
         "", ">file", ">cold", ">from the cache", ">onnxruntime", ">onnxruntime / cold", ">peak MiB, cold",
         ">peak MiB, from the cache", ">peak MiB, onnxruntime",

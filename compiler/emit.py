@@ -24,7 +24,7 @@ from tilewright.compiler.lower.context import Step
 from tilewright.compiler.passes.memory import ALIGNMENT, Place, plan_memory
 from tilewright.compiler.targets import Target
 from tilewright.errors import ResourceError
-from tilewright.runtime.artifact import aligned_empty
+from tilewright.runtime.artifact import Room
 
 ENTRY, PROFILED = "tw_run", "tw_run.profiled"
 MAX_WORKSPACE = 2**37
@@ -226,13 +226,13 @@ def packed_bytes(emitted: Emitted) -> int:
     return max(ends, default=0)
 
 
-def pack_constants(emitted: Emitted) -> Array:
-    """All constants in one 64-byte aligned array of bytes, with zeros between them.
+def pack_constants(emitted: Emitted, room: Room) -> Array:
+    """All constants in one array of bytes that `room` gives, with zeros between them.
 
     They are taken out of `emitted` one by one: at most one is there twice.
     """
     sizes = {value: size_of(constant) for value, constant in emitted.constants.items()}
-    blob = aligned_empty(packed_bytes(emitted))
+    blob = room(packed_bytes(emitted))
     # The largest first: it is there twice while LLVM beside has hardly begun to take memory.
     for value in sorted(emitted.starts, key=lambda value: -sizes[value]):
         start, end = emitted.starts[value], emitted.starts[value] + sizes[value]

@@ -27,7 +27,7 @@ from tilewright.compiler.pipeline import Planned, manifest_of
 from tilewright.compiler.targets import Target
 from tilewright.errors import CallError, UnsupportedError
 from tilewright.runtime.abi import ABI_VERSION, ALIGNMENT, ERRORS, MOST_THREADS, weights_header
-from tilewright.runtime.artifact import Manifest, TensorSpec
+from tilewright.runtime.artifact import Manifest, Room, TensorSpec, aligned_empty
 
 POOL = "tw.pool"
 
@@ -47,8 +47,10 @@ def library_name(text: str) -> str:
     return c_name(text)
 
 
-def build_library(planned: Planned, target: Target, options: LibraryOptions) -> Library:
-    """Compile a model that was planned with `library=True`.
+def build_library(
+    planned: Planned, target: Target, options: LibraryOptions, room: Room = aligned_empty
+) -> Library:
+    """Compile a model that was planned with `library=True`; its constants come to lie in what `room` gives.
 
     Raises CallError for a name that is no identifier of C, UnsupportedError for weights that cannot be embedded.
     """
@@ -59,7 +61,7 @@ def build_library(planned: Planned, target: Target, options: LibraryOptions) -> 
     manifest, size = manifest_of(planned, target), packed_bytes(planned.emitted)
     kind = _weights_kind(options.weights, size, target)
     with ThreadPoolExecutor(1) as beside:  # LLVM, NumPy and the hash let go of the interpreter lock
-        packing = beside.submit(pack_constants, planned.emitted)
+        packing = beside.submit(pack_constants, planned.emitted, room)
         # The hash of weights elsewhere stands in the code that checks them; others need not be waited for.
         digest = blake3(packing.result().data).digest() if kind == "external" else bytes(32)
         interface = _interface(manifest, target, options, (kind, size, digest), planned.emitted.shared)

@@ -22,7 +22,6 @@ from tilewright.compiler.codegen.pool import pool_code
 from tilewright.compiler.deferred import defer
 from tilewright.compiler.emit import ENTRY, Emitted, Program, emit, emit_batch, pack_constants
 from tilewright.compiler.ir import Graph, TensorType, Value
-from tilewright.compiler.ir.graph import Array
 from tilewright.compiler.loops import Buffer
 from tilewright.compiler.lower.context import Step
 from tilewright.compiler.lower.graph import lower, nestable
@@ -39,7 +38,16 @@ from tilewright.compiler.passes.select import select
 from tilewright.compiler.passes.transposes import move_transposes
 from tilewright.compiler.passes.winograd import choose_winograd
 from tilewright.compiler.targets import Target
-from tilewright.runtime.artifact import Artifact, Batch, BufferSpec, KernelSpec, Manifest, TensorSpec
+from tilewright.runtime.artifact import (
+    Artifact,
+    Batch,
+    BufferSpec,
+    KernelSpec,
+    Manifest,
+    Room,
+    TensorSpec,
+    aligned_empty,
+)
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +112,7 @@ def lower_graph(graph: Graph, target: Target, prefix: str = "") -> Program:
 
 def compile_graph(graph: Graph, target: Target, trace: Trace | None = None, conv: Convolutions = "auto") -> Artifact:
     """Compile a graph whose shapes are all known."""
-    return _artifact(plan_graph(graph, target, trace, conv), target)
+    return compile_planned(plan_graph(graph, target, trace, conv), target)
 
 
 def plan_graph(
@@ -124,7 +132,7 @@ def compile_batch(
     two: Graph, three: Graph, symbol: str, target: Target, trace: Trace | None = None, conv: Convolutions = "auto"
 ) -> Artifact:
     """Compile a model for any number of samples; see `plan_batch`."""
-    return _artifact(plan_batch(two, three, symbol, target, trace, conv), target)
+    return compile_planned(plan_batch(two, three, symbol, target, trace, conv), target)
 
 
 def plan_batch(
@@ -160,22 +168,16 @@ def plan_batch(
     return Planned(two.name, tuple(inputs), tuple(outputs), steps, emitted, Batch(symbol, sizes[0]))
 
 
-def _artifact(planned: Planned, target: Target) -> Artifact:
-    """Compile a planned model for this process."""
-    code, constants = compile_planned(planned, planned.emitted.text, target)
-    pool = pool_code(target) if planned.emitted.shared else b""
-    return Artifact(code, constants, manifest_of(planned, target), pool)
-
-
-def compile_planned(planned: Planned, text: str, target: Target) -> tuple[bytes, Array]:
-    """Object code of the text, and the model's packed constants."""
+def compile_planned(planned: Planned, target: Target, room: Room = aligned_empty) -> Artifact:
+    """Compile a planned model for this process; its constants come to lie in what `room` gives."""
     started = time.perf_counter()
     with ThreadPoolExecutor(1) as beside:  # LLVM and NumPy both let go of the interpreter lock
-        packing = beside.submit(pack_constants, planned.emitted)
-        code = compile_module(text, target)
+        packing = beside.submit(pack_constants, planned.emitted, room)
+        code = compile_module(planned.emitted.text, target)
         constants = packing.result()
     log.debug("compile: %.1f ms, %d bytes of code", (time.perf_counter() - started) * 1e3, len(code))
-    return code, constants
+    pool = pool_code(target) if planned.emitted.shared else b""
+    return Artifact(code, constants, manifest_of(planned, target), pool)
 
 
 def manifest_of(planned: Planned, target: Target) -> Manifest:

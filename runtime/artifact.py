@@ -15,6 +15,7 @@ With a symbolic leading dimension (`Manifest.batch`) there is one parameter more
     int32 tw_run(void **inputs, void **outputs, void *constants, void *workspace, void *pool, int32 threads, int64 n)
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -116,6 +117,10 @@ class Artifact:
     constants: npt.NDArray[Any]
     manifest: Manifest
     pool: bytes = b""
+
+
+Room = Callable[[int], npt.NDArray[np.uint8]]
+"""Makes room for so many bytes of constants, which starts at a multiple of 64; `aligned_empty` is one."""
 
 
 def aligned_empty(size: int) -> npt.NDArray[np.uint8]:

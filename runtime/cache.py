@@ -7,14 +7,15 @@
 
 An entry is one file, named after its key:
 
-    magic, format, lengths, checksum | JSON | object code | pool code | padding | constants, page-aligned
+    magic, format, lengths, checksum, padding | constants, page-aligned | JSON | object code | pool code
 
 The JSON is the manifest; nothing is unpickled. The checksum is over all but the constants, which may be gigabytes:
 of them only the size is checked. Files with other contents, such as what a model's file hashed to, hold JSON
 only. An entry that is damaged counts as missing and is removed.
 
 A file is written under another name and then renamed, so that readers and concurrent writers meet whole entries
-only; what a killed writer leaves is removed later. Entries hold code that will run: a folder that others may write
+only; what a killed writer leaves is removed later. Constants need not be written apart: they can be computed right
+into the file, see `Draft`. Entries hold code that will run: a folder that others may write
 to is not used. Whatever goes wrong with the disk, the caller goes on without a cache and a warning is logged.
 
 TILEWRIGHT_CACHE_DIR names another folder, or no cache if it is empty or 0; TILEWRIGHT_CACHE_BYTES bounds its size.
@@ -29,6 +30,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cache
 from importlib.util import find_spec
@@ -37,6 +39,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import llvmlite
 import numpy as np
+import numpy.typing as npt
 from blake3 import blake3
 from platformdirs import user_cache_dir
 
@@ -50,7 +53,7 @@ DEFAULT_BYTES = 4 << 30
 ABANDONED = 3600.0
 """Seconds after which an unfinished file is taken for that of a killed writer."""
 
-_MAGIC, _FORMAT = b"TILEWRT\0", 1
+_MAGIC, _FORMAT = b"TILEWRT\0", 2
 # Magic, format, lengths of JSON, code, pool code and constants; a BLAKE3 checksum follows.
 _HEADER = struct.Struct("<8s5Q")
 _CHECKSUM = 32
@@ -107,11 +110,17 @@ class Cache:
 
     def put(self, key: str, artifact: Artifact, label: str = "") -> None:
         """Keep an artifact, unless it takes more than half of the cache."""
-        manifest = artifact.manifest
-        inputs = ", ".join(map(str, manifest.inputs))
-        about = {"model": label or manifest.name, "inputs": inputs, "target": manifest.target}
-        content = {"about": about, "manifest": asdict(manifest)}
-        self._write(key, content, artifact.code, artifact.pool, artifact.constants.data)
+        with self.draft(key) as draft:
+            draft.keep(artifact, label)
+
+    @contextmanager
+    def draft(self, key: str) -> "Iterator[Draft]":
+        """An entry in the making; what is not kept is removed when the block ends."""
+        draft = Draft(self, key)
+        try:
+            yield draft
+        finally:
+            draft.close()
 
     def note(self, key: str) -> Json | None:
         """What `put_note` kept; None if there is nothing."""
@@ -120,7 +129,8 @@ class Cache:
 
     def put_note(self, key: str, content: Json) -> None:
         """Keep a little JSON."""
-        self._write(key, content)
+        with self.draft(key) as draft:
+            draft.write(content)
 
     def entries(self) -> list[Entry]:
         """Everything in the cache, the most recently used first; damaged files are left out."""
@@ -152,12 +162,13 @@ class Cache:
                 continue  # removed meanwhile
             yield Entry(Path(item.path), stat.st_size, stat.st_mtime, stat.st_atime)
 
-    def _path(self, key: str) -> Path:
+    def path(self, key: str) -> Path:
+        """Where an entry lies."""
         return self.folder / f"{key}{_ENTRY}"
 
     def _read(self, key: str, touch: bool = True) -> "tuple[mmap.mmap, _Parts] | None":
         """An entry's mapped file and what it says; a damaged one is removed."""
-        path = self._path(key)
+        path = self.path(key)
         try:
             with open(path, "rb") as file:
                 data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -175,37 +186,12 @@ class Cache:
                 pass  # a cache that is only read
         return data, parts
 
-    def _write(
-        self, key: str, content: Json, code: bytes = b"", pool: bytes = b"", constants: memoryview | None = None
-    ) -> None:
-        text = json.dumps(content).encode()
-        count = 0 if constants is None else constants.nbytes
-        header = _HEADER.pack(_MAGIC, _FORMAT, len(text), len(code), len(pool), count)
-        small = [header, _checksum(key, header + text + code + pool), text, code, pool]
-        start = sum(map(len, small))
-        padding = -start % _PAGE if count else 0
-        size = start + padding + count
-        if size > self.limit // 2:
-            log.info("%d bytes are more than half of the cache's bound, not kept", size)
-            return
-        if not _unchanged():
-            log.info("Tilewright's sources have changed since they were imported; nothing is kept")
-            return
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._make_room(size)
-            handle, partial = tempfile.mkstemp(_PARTIAL, f"{key[:16]}.", self.folder)  # only its owner may read it
-            try:
-                with open(handle, "wb") as file:
-                    file.writelines([*small, bytes(padding)])
-                    if constants is not None:
-                        file.write(constants)
-                os.replace(partial, self._path(key))
-            except BaseException:
-                _remove(Path(partial))
-                raise
-        except OSError as error:
-            _warn(f"cannot write to the cache {self.folder}: {error.strerror}; going on without it")
+    def new_partial(self, key: str, size: int) -> tuple[int, Path]:
+        """A new file to become an entry of `size` bytes, open for writing, and its name; raises OSError."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_room(size)
+        handle, partial = tempfile.mkstemp(_PARTIAL, f"{key[:16]}.", self.folder)  # only its owner may read it
+        return handle, Path(partial)
 
     def _make_room(self, size: int) -> None:
         """Before `size` bytes are written: remove what a killed writer left, and what was not used for longest."""
@@ -228,6 +214,93 @@ class Cache:
             self._unscanned -= size
 
 
+class Draft:
+    """An entry in the making, under another name.
+
+        with cache.draft(key) as draft:
+            artifact = compile(..., draft.room)       its constants may come to lie in the file
+            draft.keep(artifact, "vgg16.onnx")
+    """
+
+    def __init__(self, cache: Cache, key: str) -> None:
+        self._cache, self._key = cache, key
+        self._partial: Path | None = None
+        self._constants: npt.NDArray[np.uint8] | None = None
+
+    def room(self, size: int) -> npt.NDArray[np.uint8]:
+        """Room for an artifact's constants: `size` bytes of the entry's file, or of memory where that fails."""
+        if size and self._constants is None and self._wanted(size):
+            try:
+                self._constants = self._mapped(size)
+                return self._constants
+            except (OSError, ValueError) as error:  # ValueError: what cannot be mapped
+                log.info("constants are kept in memory first: %s", error)
+                self.close()
+        return aligned_empty(size)
+
+    def keep(self, artifact: Artifact, label: str = "") -> None:
+        """Make an artifact the entry, unless it takes more than half of the cache. Its constants change no more."""
+        manifest = artifact.manifest
+        inputs = ", ".join(map(str, manifest.inputs))
+        about = {"model": label or manifest.name, "inputs": inputs, "target": manifest.target}
+        self.write({"about": about, "manifest": asdict(manifest)}, artifact.code, artifact.pool, artifact.constants)
+
+    def write(
+        self, content: Json, code: bytes = b"", pool: bytes = b"", constants: npt.NDArray[np.uint8] | None = None
+    ) -> None:
+        """Write what the entry says and make it visible."""
+        text = json.dumps(content).encode()
+        count = 0 if constants is None else constants.nbytes
+        tail = text + code + pool
+        header = _HEADER.pack(_MAGIC, _FORMAT, len(text), len(code), len(pool), count)
+        start = _start(count)
+        size = start + count + len(tail)
+        if not self._wanted(size):
+            return
+        try:
+            if self._partial is None or constants is not self._constants:
+                self.close()
+                handle, self._partial = self._cache.new_partial(self._key, size)
+                os.close(handle)
+            with open(self._partial, "r+b") as file:
+                file.write(header + _checksum(self._key, header + tail))
+                file.seek(start)
+                if constants is not None:
+                    if constants is self._constants:
+                        constants.flags.writeable = False
+                        file.seek(start + count)
+                    else:
+                        file.write(constants.data)
+                file.write(tail)
+            os.replace(self._partial, self._cache.path(self._key))
+            self._partial = None
+        except OSError as error:
+            _warn(f"cannot write to the cache {self._cache.folder}: {error.strerror}; going on without it")
+
+    def close(self) -> None:
+        """Remove what was not kept; arrays from `room` stay valid."""
+        if self._partial is not None:
+            _remove(self._partial)
+        self._partial = self._constants = None
+
+    def _wanted(self, size: int) -> bool:
+        if size > self._cache.limit // 2:
+            log.info("%d bytes are more than half of the cache's bound, not kept", size)
+            return False
+        if not _unchanged():
+            log.info("Tilewright's sources have changed since they were imported; nothing is kept")
+            return False
+        return True
+
+    def _mapped(self, size: int) -> npt.NDArray[np.uint8]:
+        start = _start(size)
+        handle, self._partial = self._cache.new_partial(self._key, start + size)
+        with open(handle, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, start + size)  # a full disk must not show in the middle of writing
+            data = mmap.mmap(file.fileno(), start + size)
+        return np.frombuffer(data, np.uint8, size, start)
+
+
 @dataclass(frozen=True)
 class _Parts:
     """An entry's parts; its constants are `constants` bytes from `start` on."""
@@ -241,24 +314,26 @@ class _Parts:
 
 def _parse(key: str, data: mmap.mmap) -> _Parts:
     """The parts of an entry; raises ValueError if it is damaged."""
-    start = _HEADER.size + _CHECKSUM
-    if len(data) < start:
+    if len(data) < _start(0):
         raise ValueError("it is cut off")
     header = data[: _HEADER.size]
-    magic, format, *lengths, constants = _HEADER.unpack(header)
+    magic, format, text, code, pool, constants = _HEADER.unpack(header)
     if (magic, format) != (_MAGIC, _FORMAT):
         raise ValueError("it is of another format")
-    end = start + sum(lengths)
-    padding = -end % _PAGE if constants else 0
-    if end + padding + constants != len(data):
+    start = _start(constants)
+    at = start + constants
+    if at + text + code + pool != len(data):
         raise ValueError("its size is not what it says")
-    if _checksum(key, header + data[start:end]) != data[_HEADER.size : start]:
+    tail = data[at:]
+    if _checksum(key, header + tail) != data[_HEADER.size : _start(0)]:
         raise ValueError("its checksum differs")
-    text, code, _ = lengths
-    split = start + text, start + text + code
-    return _Parts(
-        json.loads(data[start : split[0]]), data[split[0] : split[1]], data[split[1] : end], end + padding, constants
-    )
+    content, rest = tail[:text], tail[text:]
+    return _Parts(json.loads(content), rest[:code], rest[code:], start, constants)
+
+
+def _start(constants: int) -> int:
+    """Where an entry's constants begin, or what follows if there are none."""
+    return _PAGE if constants else _HEADER.size + _CHECKSUM
 
 
 def _checksum(key: str, data: bytes) -> bytes:

@@ -13,6 +13,7 @@ from tilewright.compiler.passes import cleanup
 from tilewright.compiler.targets import by_name
 from tilewright.frontends.onnx.model import read_model
 from tilewright.frontends.onnx.translate import translate
+from tilewright.runtime.artifact import aligned_empty
 
 
 @pytest.mark.parametrize("name", ["mnist", "mobilenetv2"])
@@ -25,7 +26,7 @@ def test_packed_constants_are_the_same(name: str, monkeypatch: pytest.MonkeyPatc
         emitted = pipeline.plan_graph(graph, by_name("x86-64-v4")).emitted
         sizes = {value: size_of(constant) for value, constant in emitted.constants.items()}
         deferred.append(sum(isinstance(constant, Recipe) for constant in emitted.constants.values()))
-        blob = pack_constants(emitted)
+        blob = pack_constants(emitted, aligned_empty)
         packed.append(sorted(blob[start : start + sizes[value]].tobytes() for value, start in emitted.starts.items()))
     assert deferred[0] == 0 < deferred[1]
     assert packed[0] == packed[1]

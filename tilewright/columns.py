@@ -25,19 +25,18 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tilewright.api import Source
 from tilewright.compiler.ir import F32, I64, Graph, TensorType, Value
 from tilewright.compiler.ops import GraphBuilder
 from tilewright.compiler.ops.composites import ResizeMode, resize
 from tilewright.compiler.ops.resizing import axis_table
-from tilewright.compiler.pipeline import Convolutions, compile_graph
+from tilewright.compiler.pipeline import Convolutions, compile_planned, plan_graph
 from tilewright.compiler.targets import Target, runnable
 from tilewright.errors import CallError, GraphError, ModelError, ResourceError, TilewrightError
 from tilewright.frontends.formats import load
 from tilewright.frontends.ports import Port
 from tilewright.images import MAX_PIXELS, load_image, resize_image
-from tilewright.reuse import content_of, kept
-from tilewright.runtime.artifact import Artifact
+from tilewright.reuse import Source, content_of, kept, stamps
+from tilewright.runtime.artifact import Artifact, Room
 from tilewright.runtime.cache import open_cache
 from tilewright.runtime.executable import Executable
 from tilewright.runtime.model import Model, empty
@@ -99,9 +98,11 @@ class Hypercolumns:
         if isinstance(layers, str):
             raise CallError(f"layers= is the string '{layers}'; pass a list of names")
         source = default_model() if model is None else model
-        self._loaded = load(source)
-        self._cache = open_cache() if cache else None
-        self._content = None if self._cache is None else content_of(self._cache, source, self._loaded.files)
+        before = stamps(source)
+        self._loaded = loaded = load(source)
+        self._cache = store = open_cache() if cache else None
+        read = (*before, *stamps(*loaded.files))
+        self._content = None if store is None else content_of(store, source, loaded.files, read)
         self.name = self._loaded.name
         self.layers = tuple(str(layer) for layer in layers)
         self.size = None if size is None else _checked_size(size)
@@ -221,9 +222,9 @@ class Hypercolumns:
         options = (purpose, size, list(self._asked), self._conv, repr(self._target))
         inputs = [(value.name, value.type.dtype.numpy.name, value.type.shape) for value in graph.inputs]
 
-        def make() -> Artifact:
+        def make(room: Room) -> Artifact:
             try:
-                return compile_graph(graph, self._target, conv=self._conv)
+                return compile_planned(plan_graph(graph, self._target, conv=self._conv), self._target, room)
             except TilewrightError as error:
                 raise error.located(model=self.name) from error.__cause__
 

@@ -135,7 +135,7 @@ def test_compile_times_memory_and_stages() -> None:
     text = render.page({"compile-vgg16": facts}, [])
     assert "cold no slower than onnxruntime, **missed**" in text and "below 100 ms **missed**" in text
     assert "1.80 times the file, at most 2 met" in text
-    assert "LLVM 800, lower 300, all else 500; beside LLVM pack constants 700" in text
+    assert "LLVM 800, lower 300, all else 500; beside these pack constants 700" in text
 
 
 def test_the_rest_of_the_page() -> None:

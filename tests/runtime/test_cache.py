@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from small_artifacts import artifact, equal
 from small_models import WEIGHTS, small_network
 
 import tilewright as tw
-import tilewright.compiler.pipeline as pipeline
 import tilewright.runtime.cache as module
 from tilewright.cli import cli
+from tilewright.compiler.pipeline import Planned, compile_planned
 from tilewright.errors import CallError, UnknownNameError
-from tilewright.reuse import SETTLED, Content, known_content, read_content, stamp
+from tilewright.reuse import SETTLED, Content, known_content, read_content, stamp, stamps
 from tilewright.runtime.artifact import Artifact
 from tilewright.runtime.cache import ABANDONED, Cache, folder_and_limit, open_cache
 
@@ -43,16 +44,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The names of the graphs that are compiled during the test."""
+    """The names of the models that are compiled during the test."""
     names: list[str] = []
-    real = pipeline.compile_graph
 
-    def counting(graph: Any, *rest: Any, **named: Any) -> Artifact:
-        names.append(graph.name)
-        return real(graph, *rest, **named)
+    def counting(planned: Planned, *rest: Any) -> Artifact:
+        names.append(planned.name)
+        return compile_planned(planned, *rest)
 
-    monkeypatch.setattr(pipeline, "compile_graph", counting)
-    monkeypatch.setattr("tilewright.columns.compile_graph", counting)
+    for user in ("jit", "columns"):
+        monkeypatch.setattr(f"tilewright.{user}.compile_planned", counting)
     yield names
 
 
@@ -83,11 +83,10 @@ def test_damaged_entries_are_missing_and_removed(tmp_path: Path) -> None:
     cache.put("k", artifact())
     path = tmp_path / "k.tw"
     whole = path.read_bytes()
-    small = len(whole) - 1000
-    content = next(i for i in range(small, 0, -1) if whole[i - 1])  # what is padding is not read
-    damaged = [whole[:end] for end in {*range(0, small, 37), small - 1, small, small + 1, len(whole) - 1}]
+    header, constants = 80, 4096 + 1000  # between them lie padding and the constants, which are not read
+    damaged = [whole[:end] for end in {*range(0, len(whole), 37), constants - 1, constants, len(whole) - 1}]
     damaged += [whole + b"\0", b"", b"\0" * len(whole), whole[:8] + b"\xff" * 48 + whole[56:]]
-    for at in range(content):
+    for at in (*range(header), *range(constants, len(whole))):
         damaged.append(whole[:at] + bytes([whole[at] ^ 0x41]) + whole[at + 1 :])
     for data in damaged:
         path.write_bytes(data)
@@ -102,6 +101,47 @@ def test_an_entry_under_another_name_is_not_taken(tmp_path: Path) -> None:
     cache.put("k", artifact())
     (tmp_path / "k.tw").rename(tmp_path / "other.tw")
     assert cache.get("other") is None
+
+
+def test_constants_are_computed_in_place(tmp_path: Path) -> None:
+    cache, made = Cache(tmp_path), artifact(100_000)
+    with cache.draft("k") as draft:
+        place = draft.room(100_000)
+        assert place.ctypes.data % 64 == 0
+        place[...] = made.constants
+        (partial,) = tmp_path.iterdir()
+        assert cache.get("k") is None and partial.read_bytes()[4096:] == made.constants.tobytes()
+        draft.keep(replace(made, constants=place))
+        assert not place.flags.writeable, "others may have mapped it"
+    assert [path.name for path in tmp_path.iterdir()] == ["k.tw"]
+    assert equal(cache.get("k"), made) and np.array_equal(place, made.constants)
+
+
+def test_a_draft_that_is_not_kept_goes(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    with pytest.raises(ZeroDivisionError), cache.draft("k") as draft:
+        place = draft.room(100_000)
+        place[...] = 7
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir()) and place.min() == 7
+
+
+def test_without_room_in_the_file_constants_lie_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, made = Cache(tmp_path), artifact(100_000)
+
+    def full(*_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with cache.draft("k") as draft:
+        place = draft.room(100_000)
+        assert not list(tmp_path.iterdir())
+        place[...] = made.constants
+        draft.keep(replace(made, constants=place))
+    assert equal(cache.get("k"), made)
+    with Cache(tmp_path / "small", 150_000).draft("k") as draft:
+        assert draft.room(100_000).size == 100_000
+        assert not (tmp_path / "small").exists(), "it would not be kept"
 
 
 def test_constants_stay_when_the_entry_goes(tmp_path: Path) -> None:
@@ -390,11 +430,11 @@ def test_files_that_change(way: int, external: bool, tmp_path: Path) -> None:
     path.write_bytes(b"0123")
     data.write_bytes(b"4567")
     time.sleep(2 * SETTLED)
-    content = read_content(cache, path, [data])
+    content = read_content(cache, path, [data], stamps(path, data))
     assert content is not None and content == known_content(cache, path) and content.current()
     changes(data if external else path)[way]()
     assert not content.current() and known_content(cache, path) is None
-    changed = read_content(cache, path, [data])
+    changed = read_content(cache, path, [data], stamps(path, data))
     assert changed is not None and changed.digest != content.digest
 
 
@@ -402,8 +442,18 @@ def test_a_file_that_has_just_changed_is_hashed_again(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache")
     path = tmp_path / "model"
     path.write_bytes(b"0123")
-    assert read_content(cache, path, []) is not None
+    assert read_content(cache, path, [], stamps(path)) is not None
     assert known_content(cache, path) is None
+
+
+def test_a_file_that_changed_since_it_was_read(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    path = tmp_path / "model"
+    path.write_bytes(b"0123")
+    read = stamps(path)
+    path.write_bytes(b"4567!")
+    assert read_content(cache, path, [], read) is None
+    assert read_content(cache, path, [], ()) is None, "it was not there"
 
 
 def test_content_not_path_counts(folder: Path, tmp_path: Path, compiled: list[str]) -> None:
