@@ -7,7 +7,10 @@ after its bias, normalisation and activation; `relu2_1` and `block2_conv1` are t
 layers are counted on from the last block: `fc6` where five blocks end in pooling.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from tilewright.errors import UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -58,3 +61,14 @@ class LayerNames:
         first = self.block + (1 if self.number else 0)
         self.last_dense = max(first, self.last_dense + 1)
         return f"fc{self.last_dense}"
+
+
+def numbered(layers: Sequence[Layer], number: str | int, model: str) -> Layer:
+    """The layer of a number, digits or an integer; raises UnknownNameError if `model` has no such layer."""
+    index = int(number) if isinstance(number, int) or len(number) < 10 else -1
+    if not 0 <= index < len(layers):
+        raise UnknownNameError(
+            f"layer (there are {len(layers)}, counted from 0) or tensor",
+            str(number), [layer.name for layer in layers], model=model,
+        )  # fmt: skip
+    return layers[index]

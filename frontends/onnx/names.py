@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 
 from tilewright.errors import GraphError, UnknownNameError
-from tilewright.frontends.layers import Layer, LayerNames
+from tilewright.frontends.layers import Layer, LayerNames, numbered
 from tilewright.frontends.onnx.model import Model, Node
 from tilewright.frontends.onnx.sorting import needed, wire
 
@@ -82,13 +82,7 @@ def resolve(model: Model, wanted: str | int) -> str:
     except GraphError:
         pass  # a part that was not asked for may be broken: it has no layers, then
     if isinstance(wanted, int) or (wanted.isascii() and wanted.isdigit()):
-        index = int(wanted)
-        if not 0 <= index < len(known):
-            raise UnknownNameError(
-                f"layer (there are {len(known)}, counted from 0) or tensor",
-                str(wanted), [layer.name for layer in known], model=model.name,
-            )  # fmt: skip
-        return known[index].tensor
+        return numbered(known, wanted, model.name).tensor
     friendly = {alias: layer for layer in known for alias in layer.aliases}
     named = {node.name: node for node in reversed(model.nodes) if any(node.outputs)}
     layer, node = friendly.get(wanted), named.get(wanted)

@@ -17,7 +17,7 @@ import numpy as np
 
 from tilewright.compiler.ir import Shape
 from tilewright.errors import GraphError, TilewrightError, UnknownNameError
-from tilewright.frontends.layers import Layer, LayerNames
+from tilewright.frontends.layers import Layer, LayerNames, numbered
 from tilewright.frontends.tensorflow.attributes import read_input
 from tilewright.frontends.tensorflow.model import Input, Model, Node, Tensor
 from tilewright.frontends.tensorflow.sorting import in_order, reachable, wire
@@ -85,13 +85,7 @@ def resolve(model: Model, wanted: str | int) -> Input:
     except GraphError:
         pass  # a part that was not asked for may be broken: it has no layers, then
     if isinstance(wanted, int) or (wanted.isascii() and wanted.isdigit()):
-        index = int(wanted) if len(str(wanted)) < 10 else -1
-        if not 0 <= index < len(known):
-            raise UnknownNameError(
-                f"layer (there are {len(known)}, counted from 0) or tensor",
-                str(wanted), [layer.name for layer in known], model=model.name,
-            )  # fmt: skip
-        return read_input(known[index].tensor)
+        return read_input(numbered(known, wanted, model.name).tensor)
     for layer in known:
         if wanted in layer.aliases:
             return read_input(layer.tensor)

@@ -326,6 +326,8 @@ def test_unknown_output() -> None:
         UnknownNameError, match=r"no layer \(there are 0, counted from 0\) or tensor is called '3'"
     ):
         build(model, outputs=[3])
+    with pytest.raises(UnknownNameError, match=r"counted from 0\) or tensor is called '999"):
+        build(model, outputs=["9" * 5000])
     with pytest.raises(GraphError, match="output 'y' is asked for twice"):
         build(model, outputs=["y", "y"])
 
