@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, EncodeError
 
 from tilewright.errors import ModelError, UnsupportedError
 from tilewright.frontends.files import open_file, refuse_strangers
@@ -55,8 +55,8 @@ def load(source: Source) -> Loaded:
         message: Message = source
         try:
             data = memoryview(message.SerializeToString())
-        except Exception as error:  # the library of the message says why, such as for more than 2 GiB
-            raise ModelError(f"the message cannot be written: {error}") from None
+        except (EncodeError, ValueError) as error:  # such as one of more than 2 GiB
+            raise ModelError(f"the message cannot be serialised ({error}); pass a path to the file") from None
         return _loaded(_parsed(data, _kind_of(source)), None, ())
     if not isinstance(source, str | os.PathLike):
         return _loaded(_parse(memoryview(source).cast("B")), None, ())

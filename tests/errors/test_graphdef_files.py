@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from google.protobuf.message import EncodeError
 from tensorflow_bundles import saved_model, write_saved_model
 from tensorflow_graphs import GraphDefWriter
 
@@ -85,6 +86,17 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         load(tmp_path / "gone.pb")
     with pytest.raises(ModelError, match=r"is a folder without saved_model\.pb; pass a SavedModel's folder, or a file"):
         load(tmp_path)
+
+
+def test_a_message_that_cannot_be_written() -> None:
+    class Refusing:
+        DESCRIPTOR = GraphDef.DESCRIPTOR
+
+        def SerializeToString(self) -> bytes:
+            raise EncodeError("exceeds maximum protobuf size of 2GB")
+
+    with pytest.raises(ModelError, match=r"cannot be serialised \(exceeds .* 2GB\); pass a path to the file"):
+        load(Refusing())
 
 
 def test_nesting_in_binary() -> None:
@@ -213,6 +225,8 @@ def test_unknown_names() -> None:
         build(g.bytes(), shapes={"z": (1,)})
     with pytest.raises(UnknownNameError, match=r"no layer \(there are 0, counted from 0\) or tensor is called '7'"):
         build(g.bytes(), outputs=[7])
+    with pytest.raises(UnknownNameError, match=r"no layer \(there are 0, counted from 0\) or tensor is called '999"):
+        build(g.bytes(), outputs=["9" * 5000])
     with pytest.raises(GraphError, match="output 'y' is asked for twice"):
         build(g.bytes(), outputs=["y", "y"])
     with pytest.raises(GraphError, match="no output is asked for"):
