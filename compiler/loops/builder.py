@@ -43,6 +43,12 @@ _FOLD: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+def _is_number(a: Number) -> bool:
+    """Whether a is a constant, in all lanes, and not NaN."""
+    value = a.value if isinstance(a, Const) else a
+    return isinstance(value, int | float) and value == value
+
+
 class Builder:
     """Builds one function; see the module's docstring."""
 
@@ -171,12 +177,20 @@ class Builder:
         return self._arith("rem", a, b)
 
     def min(self, a: Number, b: Number) -> Any:
-        """The smaller; NaN if either is."""
-        return self._arith("min", a, b)
+        """The smaller; NaN if either is; of zeros, which are equal, either."""
+        return self._extremum("min", a, b)
 
     def max(self, a: Number, b: Number) -> Any:
-        """The larger; NaN if either is."""
-        return self._arith("max", a, b)
+        """The larger; NaN if either is; of zeros, which are equal, either."""
+        return self._extremum("max", a, b)
+
+    def _extremum(self, op: str, a: Number, b: Number) -> Any:
+        """`op` of a and b. Where one is known not to be NaN, a comparison finds NaN in the other too."""
+        value, limit = (b, a) if _is_number(a) else (a, b)
+        if not (_is_number(limit) and isinstance(value, Var) and value.type.is_float):
+            return self._arith(op, a, b)
+        value, limit = self._unify(value, limit)
+        return self.select(self.compare("gt" if op == "max" else "lt", limit, value), limit, value)
 
     def and_(self, a: Number, b: Number) -> Operand:
         """Bitwise and."""

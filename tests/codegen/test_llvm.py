@@ -148,6 +148,23 @@ def test_extrema_of_bool(op: str, lanes: int) -> None:
 
 
 @every_width
+@pytest.mark.parametrize("type", [*FLOATS, F16, BF16], ids=str)
+@pytest.mark.parametrize("limit", [0.0, -2.5, np.inf, np.nan])
+@pytest.mark.parametrize("op", ["min", "max"])
+def test_extrema_with_a_constant_keep_nan(op: str, limit: float, type: Type, lanes: int) -> None:
+    reference = np.minimum if op == "min" else np.maximum
+    x = data(type)
+    first = check_lanes([type], type, lanes, lambda b, x: getattr(b, op)(limit, x), [x])
+    second = check_lanes([type], type, lanes, lambda b, x: getattr(b, op)(x, limit), [x])
+    if type == BF16:
+        np.testing.assert_array_equal(first, second)
+    else:
+        expected = reference(x, x.dtype.type(limit))
+        np.testing.assert_array_equal(first, expected)
+        np.testing.assert_array_equal(second, expected)
+
+
+@every_width
 @pytest.mark.parametrize("type", INTEGERS, ids=str)
 @pytest.mark.parametrize("op", ["shl", "shr"])
 def test_shifts(op: str, type: Type, lanes: int) -> None:
