@@ -1,6 +1,7 @@
 """Prints loop functions as LLVM IR text, one loop instruction at a time.
 
-    For       guarded do-while loops with phis for the variable and the carried values
+    For       guarded do-while loops with phis for the variable, for pointers that move on (`streams`), and for
+              the carried values
     Load      getelementptr + load, or llvm.masked.load where lanes are inactive
     max       (a > b ? a : b), and a where a is NaN: two instructions more than one that drops NaN
 
@@ -13,7 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tilewright.compiler.codegen import missing
 from tilewright.compiler.codegen.spelling import Spelling
+from tilewright.compiler.codegen.streams import find_streams, first_address, next_addresses
 from tilewright.compiler.loops import nodes
+from tilewright.compiler.loops.calls import called
 from tilewright.compiler.loops.nodes import Buffer, Const, Function, Instr, Operand, Ref, Type, Var
 from tilewright.compiler.targets import Target
 
@@ -34,6 +37,8 @@ class Emitter(Spelling):
         self.allocas: list[str] = []
         self.names: dict[Var | Buffer, str] = {}
         self.addresses: list[dict[tuple[Buffer, str], str]] = [{}]
+        # In an innermost loop: the pointer that an access goes by, and how many elements behind it lies.
+        self.moving: dict[tuple[Buffer, Operand], tuple[str, int]] = {}
         self.count = 0
         self.label = "entry"
         self.handlers: dict[type, Callable[..., None]] = {
@@ -285,14 +290,14 @@ class Emitter(Spelling):
     def address(self, buffer: Buffer, index: Operand, offset: int) -> str:
         element = self.memory_name(buffer.type)
         base = self.names[buffer]
-        if not (isinstance(index, Const) and index.value == 0):
+        if (buffer, index) in self.moving:
+            base, behind = self.moving[buffer, index]
+            offset += behind
+        elif not (isinstance(index, Const) and index.value == 0):
             shown = self.name(index)
             key = (buffer, shown)
             known = next((scope[key] for scope in reversed(self.addresses) if key in scope), None)
             if known is None:
-                # Frozen, the index is opaque to loop strength reduction, which would keep dozens of pointers
-                # of a register tile on the stack (convolutions at half speed) and take as long as the rest.
-                shown = self.emit(f"freeze {self.index} {shown}")
                 known = self.emit(f"getelementptr nusw {element}, ptr {base}, {self.index} {shown}")
                 self.addresses[-1][key] = known
             base = known
@@ -406,6 +411,9 @@ class Emitter(Spelling):
         lo, hi = self.name(instr.lo), self.name(instr.hi)
         static = isinstance(instr.lo, Const) and isinstance(instr.hi, Const) and int(lo) < int(hi)
         initial = [self.name(operand) for operand in instr.initial]
+        found = find_streams(instr)
+        first = {stream: first_address(self, stream, instr.lo) for stream, _ in found.values()}
+        pointers = {stream: f"%p{number}.{position}" for position, stream in enumerate(first)}
         if static:
             self.lines.append(f"  br label %{body}")
         else:
@@ -416,13 +424,21 @@ class Emitter(Spelling):
         for position, var in enumerate(instr.carried):
             self.names[var] = f"%c{number}.{position}"
         phis = len(self.lines)
+        self.moving = {access: (pointers[stream], behind) for access, (stream, behind) in found.items()}
         self.block(instr.body)
-        following = self.emit(f"add nsw {self.index} %i{number}, {instr.step}")
+        self.moving = {}
+        # Frozen, the variable is opaque to loop strength reduction, which would keep dozens of pointers of a register
+        # tile on the stack (convolutions at half speed) and take as long as all the rest.
+        frozen = self.emit(f"freeze {self.index} %i{number}")
+        following = self.emit(f"add nsw {self.index} {frozen}, {instr.step}")
+        moved = next_addresses(self, pointers, instr.step)
         again = self.emit(f"icmp slt {self.index} {following}, {hi}")
         latch = self.label
         yields = [self.name(operand) for operand in instr.yields]
         self.lines.append(f"  br i1 {again}, label %{body}, label %{after}, !llvm.loop {NO_UNROLL}")
         heads = [f"  %i{number} = phi {self.index} [ {lo}, %{before} ], [ {following}, %{latch} ]"]
+        for stream, pointer in pointers.items():
+            heads.append(f"  {pointer} = phi ptr [ {first[stream]}, %{before} ], [ {moved[stream]}, %{latch} ]")
         for position, var in enumerate(instr.carried):
             heads.append(
                 f"  %c{number}.{position} = phi {self.type_name(var.type)} "
@@ -431,8 +447,8 @@ class Emitter(Spelling):
         self.lines[phis:phis] = heads
         self.start(after)
         for position, var in enumerate(instr.results):
-            first, last = initial[position], yields[position]
-            incoming = f"[ {first}, %{before} ], [ {last}, %{latch} ]"
+            last = yields[position]
+            incoming = f"[ {initial[position]}, %{before} ], [ {last}, %{latch} ]"
             self.names[var] = last if static else self.emit(f"phi {self.type_name(var.type)} {incoming}")
 
     def branch(self, instr: nodes.If) -> None:
@@ -448,26 +464,6 @@ class Emitter(Spelling):
             self.block(instr.otherwise)
             self.lines.append(f"  br label %{after}")
         self.start(after)
-
-
-def called(function: Function) -> list[Function]:
-    """The functions that `function` calls, directly or not, callees before callers."""
-    found: dict[Function, None] = {}
-
-    def visit(body: Iterable[Instr]) -> None:
-        for instr in body:
-            if isinstance(instr, nodes.Call):
-                if instr.function not in found:
-                    visit(instr.function.body)
-                    found[instr.function] = None
-            elif isinstance(instr, nodes.For):
-                visit(instr.body)
-            elif isinstance(instr, nodes.If):
-                visit(instr.then)
-                visit(instr.otherwise)
-
-    visit(function.body)
-    return list(found)
 
 
 def emit_module(

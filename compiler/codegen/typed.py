@@ -371,6 +371,20 @@ class _Function:
         self.out.append(f"{into}select {condition}, {chosen}")
         self.define(result, _ANY)
 
+    def phi(self, into: str, result: str | None, rest: str) -> None:
+        """Pointers that meet are of one type, which the first tells."""
+        found = re.match(rf"ptr \[ ({_NAME}), ", rest)
+        if not found:
+            raise CompileError(f"'phi {rest}' cannot be written for other LLVMs; please report this")
+        type = self.have(found[1])
+        self.out.append(f"{into}phi {type}{rest.removeprefix('ptr')}")
+        self.define(result, type)
+
+    def freeze(self, into: str, result: str | None, rest: str) -> None:
+        operand = rest.removeprefix("ptr ")
+        self.out.append(f"{into}freeze {self.have(operand)} {operand}")
+        self.define(result, self.have(operand))
+
     def give(self, into: str, result: str | None, rest: str) -> None:
         self.out.append(f"  ret {_ANY} {self.pointer(rest.removeprefix('ptr '), _ANY)}")
 
@@ -460,5 +474,7 @@ _HANDLERS = {
     "ptrtoint": _Function.to_integer,
     "inttoptr": _Function.from_integer,
     "select": _Function.select,
+    "phi": _Function.phi,
+    "freeze": _Function.freeze,
     "ret": _Function.give,
 }

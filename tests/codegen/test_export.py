@@ -107,6 +107,13 @@ entry:
   %h = load ptr, ptr @table
   call void %h(ptr %x, i64 1)
   %same = icmp eq ptr %h, null
+  br label %loop
+loop:
+  %p = phi ptr [ %a, %entry ], [ %q, %loop ]
+  %o = freeze ptr %p
+  %q = getelementptr nusw float, ptr %o, i64 4
+  br i1 %same, label %loop, label %done
+done:
   ret void
 }
 """
@@ -120,14 +127,17 @@ entry:
         "  %v = load <4 x float>, <4 x float>* %a.as1, align 4",
         "  store <4 x float> %v, <4 x float>* %a.as1, align 4",
         "  %same = icmp eq i8* %h, null",
+        "  %p = phi float* [ %a, %entry ], [ %q, %loop ]",
+        "  %o = freeze float* %p",
+        "  %q = getelementptr float, float* %o, i64 4",
     ):
         assert line in shown.splitlines()
     assert shown.count("bitcast float* %a to <4 x float>*") == 1
 
 
 def test_what_is_not_known_is_refused() -> None:
-    with pytest.raises(CompileError, match=r"'%p = phi ptr .*' cannot be written for other LLVMs"):
-        typed("define void @f(ptr %x) {\nentry:\n  %p = phi ptr [ %x, %entry ]\n  ret void\n}\n")
+    with pytest.raises(CompileError, match=r"'%p = va_arg ptr .*' cannot be written for other LLVMs"):
+        typed("define void @f(ptr %x) {\nentry:\n  %p = va_arg ptr %x, i32\n  ret void\n}\n")
 
 
 def test_a_missing_or_failing_llc() -> None:
