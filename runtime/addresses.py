@@ -1,9 +1,7 @@
 """Where NumPy arrays lie in memory, found fast: small models take microseconds, and so does `array.ctypes.data`.
 
     address(x)                    x.ctypes.data
-    table = Pointers(2)           void *table[2], reused from call to call
-    table.fill([x, y])
-    function(table.address)
+    function(pointers([x, y]))    void *[2], as an argument
 """
 
 import ctypes
@@ -32,7 +30,7 @@ def _fast(array: Array) -> int:
     return _read(id(array) + _DATA).value or 0
 
 
-def _chosen() -> bool:
+def _is_known() -> bool:
     """Whether arrays really lie where CPython and NumPy say."""
     if sys.implementation.name != "cpython":
         return False
@@ -40,19 +38,17 @@ def _chosen() -> bool:
     return all(_fast(array) == _slow(array) for array in (whole, whole[3:], whole[::-2], np.empty((2, 3))))
 
 
-address = _fast if _chosen() else _slow
+_KNOWN = _is_known()
+
+address = _fast if _KNOWN else _slow
 """The address of an array's first element."""
 
 
-class Pointers:
-    """A C array of pointers to arrays, which must outlive its use."""
+def pointers(arrays: Sequence[Array]) -> Any:
+    """A C array of pointers to these arrays, as an argument for ctypes; the arrays must outlive its use.
 
-    def __init__(self, count: int) -> None:
-        self._table = (ctypes.c_void_p * count)()
-        self.address = ctypes.addressof(self._table)
-
-    def fill(self, arrays: Sequence[Array]) -> None:
-        """Point to these arrays."""
-        table = self._table
-        for position, array in enumerate(arrays):
-            table[position] = address(array)
+    The pointer to a single array is the one in its own object.
+    """
+    if len(arrays) == 1 and _KNOWN:
+        return ctypes.c_void_p(id(arrays[0]) + _DATA)
+    return (ctypes.c_void_p * len(arrays))(*map(address, arrays))

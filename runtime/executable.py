@@ -11,28 +11,19 @@ begins afresh.
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 
 from tilewright.errors import CallError
-from tilewright.runtime.addresses import Pointers, address
+from tilewright.runtime.addresses import address, pointers
 from tilewright.runtime.artifact import Artifact, Manifest, aligned_empty
 from tilewright.runtime.jit import Engine
 from tilewright.runtime.model import Array
 
-_ARGUMENTS = (*(ctypes.c_void_p,) * 5, ctypes.c_int32)
-_SIGNATURE = ctypes.CFUNCTYPE(ctypes.c_int32, *_ARGUMENTS)
-_BATCH_SIGNATURE = ctypes.CFUNCTYPE(ctypes.c_int32, *_ARGUMENTS, ctypes.c_int64)
+_ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32)
+"""The entry point. Arguments that have their C types already are passed faster than those that are yet to get them."""
 
-
-@dataclass(frozen=True, eq=False)
-class _Frame:
-    """What one call at a time needs: tables of its arrays, and a workspace at an address."""
-
-    inputs: Pointers
-    outputs: Pointers
-    workspace: Array
-    address: int
+_Others = tuple[ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32]
+"""The constants, a workspace, the pool and the number of threads."""
 
 
 class Executable:
@@ -42,36 +33,37 @@ class Executable:
         self.manifest = artifact.manifest
         self.constants = artifact.constants
         self._engine = Engine(artifact.code)
-        signature = _SIGNATURE if self.manifest.batch is None else _BATCH_SIGNATURE
-        self._entry = signature(self._engine.address(self.manifest.entry))
+        self._entry = _ENTRY(self._engine.address(self.manifest.entry))
         self._batched = None if self.manifest.batch is None else _batched(self.manifest)
         self._pool = pool_address(artifact.pool) if threads > 1 and artifact.pool else None
         self._threads = threads if self._pool else 1
         self._constants = address(artifact.constants)
         self._workspace_bytes = self.manifest.workspace_bytes + (self._threads - 1) * self.manifest.thread_bytes
-        self._frames: list[_Frame] = []
+        self._workspaces: list[Array] = []
+        self._free: list[_Others] = []
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Compute `outputs` from `inputs`: dense arrays of exactly the manifest's types, of equally many samples."""
-        samples = () if self._batched is None else (len(inputs[self._batched]),)
         try:
-            frame = self._frames.pop()
+            others = self._free.pop()
         except IndexError:
-            frame = self._frame()
-        frame.inputs.fill(inputs)
-        frame.outputs.fill(outputs)
-        code = self._entry(
-            frame.inputs.address, frame.outputs.address, self._constants, frame.address, self._pool, self._threads,
-            *samples,
-        )  # fmt: skip
-        self._frames.append(frame)
+            others = self._others()
+        if self._batched is None:
+            code = self._entry(pointers(inputs), pointers(outputs), *others)
+        else:
+            samples = ctypes.c_int64(len(inputs[self._batched]))
+            code = self._entry(pointers(inputs), pointers(outputs), *others, samples)
+        self._free.append(others)
         if code:
             raise CallError(f"the compiled code returned error {code}", model=self.manifest.name)
 
-    def _frame(self) -> _Frame:
-        workspace = self._workspace()
-        tables = Pointers(len(self.manifest.inputs)), Pointers(len(self.manifest.outputs))
-        return _Frame(*tables, workspace, address(workspace))
+    def _others(self) -> _Others:
+        """Further arguments for one call at a time, with a workspace that lives as long as this object."""
+        workspace, pointer = self._workspace(), ctypes.c_void_p
+        self._workspaces.append(workspace)
+        return (
+            pointer(self._constants), pointer(address(workspace)), pointer(self._pool), ctypes.c_int32(self._threads)
+        )  # fmt: skip
 
     def _workspace(self) -> Array:
         return aligned_empty(self._workspace_bytes)

@@ -5,7 +5,7 @@ import ctypes
 import numpy as np
 import pytest
 
-from tilewright.runtime.addresses import Pointers, address
+from tilewright.runtime.addresses import address, pointers
 
 BASE = np.arange(24, dtype=np.float32)
 ARRAYS = {
@@ -24,9 +24,10 @@ def test_address(name: str) -> None:
     assert address(ARRAYS[name]) == ARRAYS[name].ctypes.data
 
 
-def test_pointers() -> None:
-    table = Pointers(2)
-    for first, second in ((BASE, BASE[3:]), (BASE[1:], BASE)):
-        table.fill([first, second])
-        stored = (ctypes.c_void_p * 2).from_address(table.address)
-        assert list(stored) == [first.ctypes.data, second.ctypes.data]
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+def test_pointers(count: int) -> None:
+    arrays = [np.array(value) for value in ARRAYS.values()][:count]
+    argument = pointers(arrays)
+    at = argument.value if isinstance(argument, ctypes.c_void_p) else ctypes.addressof(argument)
+    stored = (ctypes.c_void_p * count).from_address(at)
+    assert list(stored) == [array.ctypes.data for array in arrays]

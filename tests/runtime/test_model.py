@@ -67,6 +67,55 @@ def test_odd_arrays_are_converted_not_misread(odd: Any) -> None:
     np.testing.assert_array_equal(model(odd(x), odd(x))[0], x + x)
 
 
+def relu_model(shape: list[Any]) -> bytes:
+    """One input and one output, which is a shorter way through a call."""
+    return model_of(
+        [helper.make_node("Relu", ["x"], ["y"])], [tensor("x", TensorProto.FLOAT, shape)],
+        [tensor("y", TensorProto.FLOAT, shape)],
+    )  # fmt: skip
+
+
+def test_one_input_and_one_output() -> None:
+    model = tw.compile(relu_model([4, 5]))
+    x = np.arange(-10, 10, dtype=np.float32).reshape(4, 5)
+    read_only = np.frombuffer(x.tobytes(), np.float32).reshape(4, 5)
+    for given in (x, read_only, np.asfortranarray(x), x.astype(">f4"), x.astype(np.float16), x.tolist(), x[::1, ::1]):
+        y = model(given)
+        np.testing.assert_array_equal(y, np.maximum(x, 0))
+        assert y.dtype == np.float32 and not np.may_share_memory(y, x)
+    first, second = model(x), model(-x)
+    np.testing.assert_array_equal(first, np.maximum(x, 0))
+    np.testing.assert_array_equal(second, np.maximum(-x, 0))
+    assert model(x, out=first) is first
+    for wrong in (x.T, x[None], x.astype(np.float64), x.view(np.int32), None, x.ravel()):
+        with pytest.raises(CallError, match=r"input 'x' (is|has shape)"):
+            model(wrong)
+    with pytest.raises(CallError, match="2 inputs were given, the model takes 1: x"):
+        model(x, x)
+    with pytest.raises(CallError, match="0 inputs were given"):
+        model()
+
+
+def test_one_large_input_and_output() -> None:
+    x = np.random.default_rng(0).standard_normal((300, 70)).astype(np.float32)
+    y = tw.compile(relu_model([300, 70]))(x)
+    np.testing.assert_array_equal(y, np.maximum(x, 0))
+    assert y.ctypes.data % 64 == 0
+
+
+def test_many_threads_share_one_small_model() -> None:
+    model = tw.compile(relu_model([3, 8]), threads=1)
+
+    def work(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(200):
+            x = rng.standard_normal((3, 8)).astype(np.float32)
+            np.testing.assert_array_equal(model(x), np.maximum(x, 0))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(16)))
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
