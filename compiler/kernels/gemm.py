@@ -50,8 +50,8 @@ class GemmPlan(KernelPlan):
 
     `chunk` is how many row tiles one item takes, `block` how many steps of K one chain of additions. `chains`
     sets of accumulators take the steps in turn, where one set is too small to hide an fma's latency. `ahead`
-    is how many steps of K w is prefetched ahead. The vectors come from `streams` packed panels next to each
-    other, whose number `streams` divides.
+    is how many steps of K w is prefetched ahead, 0 not at all. The vectors come from `streams` packed panels next
+    to each other, whose number `streams` divides.
     """
 
     template: ClassVar[str] = "gemm"
@@ -160,7 +160,7 @@ class _Product:
             for v in range(vectors):
                 stream, place = divmod(v, plan.vectors // plan.streams)
                 offset = step * self.k_step + stream * self.stream_step + place * plan.lanes
-                if v % per_line == 0:
+                if plan.ahead and v % per_line == 0:
                     b.prefetch(self.w, w_at, offset=offset + plan.ahead * self.k_step)
                 count = min(active - v * plan.lanes, plan.lanes)
                 columns.append(b.load(self.w, w_at, plan.lanes, offset=offset, active=count))

@@ -1,7 +1,7 @@
 """Matrix products with so few rows or columns that reading the matrix is all the time they take.
 
-few rows     x (M <= 3, K), w packed (N / (4W), K, 4W): gemm's loop with several sets of accumulators and
-             prefetches; one stream through memory, or two
+few rows     x (M <= 3, K), w packed (N / (4W), K, 4W): gemm's loop with several sets of accumulators and, for
+             matrices that no cache keeps, prefetches; one stream through memory, or two
 one column   x (..., M, K) row-major, w (..., K, 1): lanes along K, added up at the end
 
 for item = chunk of rows:                          # one column
@@ -74,7 +74,8 @@ def plan(a: TensorType, w: TensorType, *, target: Target, constant: bool = True,
         streams=streams,
         unroll=8,
         block=_BLOCK,
-        ahead=max(_AHEAD_BYTES // (vectors * lanes * a.dtype.bytes), 1),
+        # A prefetch takes as long as a load from the second-level cache, where small matrices stay from call to call.
+        ahead=max(_AHEAD_BYTES // (vectors * lanes * a.dtype.bytes), 1) if 2 * w.bytes > target.l2 else 0,
     )
     return GemvPlan(product.operand_layouts, ROW_MAJOR, lanes, rows, vectors, 1, product)
 
