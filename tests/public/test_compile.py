@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +137,34 @@ def test_refusals(model: Path, tmp_path: Path, arguments: list[str], message: st
     assert message in result.stderr
     assert not (tmp_path / "net.so").exists()
     assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
+
+
+# Stops before the finished file gets its name.
+SLOW = """
+import os, sys, time
+from tilewright.cli import main
+def fsync(_):
+    print("half-written", flush=True)
+    time.sleep(60)
+os.fsync = fsync
+sys.argv[0] = "tilewright"
+main()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_nothing_is_left_when_it_is_ended(model: Path, tmp_path: Path, number: int, code: int) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    command = [sys.executable, "-c", SLOW, "compile", str(model), "-o", str(folder / "net.so"), "--linker", "builtin"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "half-written\n"
+        assert [path.suffix for path in folder.iterdir()] == [".partial"]
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert process.returncode == code
+    assert not list(folder.iterdir())
 
 
 def test_places_that_cannot_be_written(model: Path, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
     tilewright hypercolumns | compile | run | inspect | bench | targets | cache
 
-An error that Tilewright raises on purpose is one paragraph on stderr and exit code 2; Ctrl-C exits 130.
+An error that Tilewright raises on purpose is one paragraph on stderr and exit code 2; Ctrl-C exits 130, SIGTERM 143,
+both after half-written files are removed.
 """
 
 import errno
 import importlib
 import logging
+import signal
 import sys
 from typing import Any
 
@@ -69,7 +71,14 @@ def cli(verbose: int) -> None:
 
 def main() -> None:
     """The entry point of the `tilewright` command."""
+    signal.signal(signal.SIGTERM, _end)
     try:
         cli(prog_name="tilewright")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _end(number: int, _: object) -> None:
+    """End as after an error, not at once: what is half-written is removed on the way. Meant for SIGTERM."""
+    signal.signal(number, signal.SIG_IGN)  # a second one would interrupt that
+    sys.exit(128 + number)
