@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from tilewright.compiler.link import builtin
 from tilewright.compiler.link.archive import archive
+from tilewright.compiler.link.drafts import LARGE, Draft, drafted
 from tilewright.compiler.link.files import new_file, new_name, write_all
 from tilewright.compiler.link.linkers import BUILTIN, Candidate, Tools, Wanted, candidates, run
 from tilewright.compiler.link.objects import Chunk, with_weights
@@ -32,10 +33,7 @@ from tilewright.errors import LinkError, UnsupportedError
 from tilewright.runtime.abi import WEIGHTS_PAGE
 from tilewright.runtime.seal import seal
 
-LARGE = 64 << 20
-"""Bytes of weights from which they are not sent through another linker unless it was asked for."""
-
-__all__ = ["Library", "Tools", "write_archive", "write_header", "write_object", "write_shared"]
+__all__ = ["Library", "Tools", "drafted", "write_archive", "write_header", "write_object", "write_shared"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +91,8 @@ def write_header(library: Library, path: Path) -> None:
     _write(path, [library.header.encode()])
 
 
-def write_shared(library: Library, path: Path, tools: Tools | None = None) -> None:
-    """Write a shared object: a library that programs link with or load."""
+def write_shared(library: Library, path: Path, tools: Tools | None = None, draft: Draft | None = None) -> None:
+    """Write a shared object: a library that programs link with or load. The weights may lie in a draft of it."""
     tools = tools or Tools()
     wanted = Wanted(library.triple, path.name, library.pool, library.exports)
     own = builtin.can_link(library.code) and "linux" in library.triple
@@ -103,7 +101,7 @@ def write_shared(library: Library, path: Path, tools: Tools | None = None) -> No
     large = library.weights == "embed" and library.constants.nbytes >= LARGE
     for candidate in candidates(wanted, tools, own, large):
         try:
-            return _link(library, path, candidate, tools)
+            return _link(library, path, candidate, tools, draft)
         except LinkError as error:
             if candidate.asked:
                 raise
@@ -115,15 +113,16 @@ def write_shared(library: Library, path: Path, tools: Tools | None = None) -> No
     )
 
 
-def _link(library: Library, path: Path, candidate: Candidate, tools: Tools) -> None:
+def _link(library: Library, path: Path, candidate: Candidate, tools: Tools, draft: Draft | None) -> None:
     """Link with one linker."""
-    with new_name(path) as out:
+    begun = draft.take(library.constants) if draft is not None and candidate.name == BUILTIN else None
+    with new_name(path, begun) as out:
         if candidate.name == BUILTIN:
             if tools.report is not None:
                 tools.report(f"built-in linker: {path}")
             weights = library.constants if library.weights == "embed" else None
             with open(out, "r+b") as file:
-                builtin.link(file, library.code, path.name, library.symbol, weights, library.pool)
+                builtin.link(file, library.code, path.name, library.symbol, weights, library.pool, begun is not None)
         else:
             with tempfile.TemporaryDirectory(".partial", f".{path.name}.", path.parent) as folder:
                 object_ = Path(folder) / f"{library.name}.o"

@@ -1,12 +1,17 @@
 """The linker we bring along: one object of LLVM's and the weights become a shared object, for x86-64 and AArch64.
 
-    headers, symbols, read-only data    r--
-    code, stubs for imported functions  r-x
-    dynamic table, GOT, data            rw-
-    weights                             r--, behind all else: nothing refers to them but one address in the data
+    address  file
+    1        1      headers                             r--
+    2        3      symbols, read-only data             r--
+    3        4      code, stubs for imported functions  r-x
+    4        5      dynamic table, GOT, data            rw-
+    5        2      weights                             r--
 
-Each part begins on a page of its own. Imported functions (malloc and the like) are left for the loader to find among
-the libraries that the process has anyway, so no library is named. The layout is that of the ELF specification.
+In the file the weights come right behind the headers, so that they can be there before there is code; in memory they
+come behind all else, as nothing refers to them but one address in the data. Without weights the headers are one part
+with the symbols. Each part begins on a page of its own. Imported functions (malloc and the like) are left for the
+loader to find among the libraries that the process has anyway, so no library is named. The layout is that of the ELF
+specification.
 """
 
 import struct
@@ -15,7 +20,7 @@ from typing import BinaryIO
 
 from tilewright.compiler.link.files import write_all
 from tilewright.compiler.link.objects import Weights
-from tilewright.compiler.link.relocations import MACHINES, Machine, apply, stub
+from tilewright.compiler.link.relocations import AARCH64, MACHINES, X86_64, Machine, apply, stub
 from tilewright.errors import LinkError
 from tilewright.runtime import elf
 from tilewright.runtime.elf import LAYOUTS, Symbol
@@ -48,13 +53,24 @@ def can_link(code: bytes) -> bool:
     return file.bits == 64 and file.machine in MACHINES
 
 
-def link(out: BinaryIO, code: bytes, soname: str, symbol: str, weights: Weights | None, nodelete: bool) -> None:
-    """Write the shared object of an object whose undefined `symbol` names the weights."""
-    _Linker(code, soname, symbol, weights, nodelete).write(out)
+def weights_offset(architecture: str) -> int:
+    """Where the weights begin in a shared object for LLVM's `architecture`, 0 if the linker does not know it."""
+    machine = {"x86_64": X86_64, "aarch64": AARCH64}.get(architecture)
+    return MACHINES[machine].page if machine else 0
+
+
+def link(
+    out: BinaryIO, code: bytes, soname: str, symbol: str, weights: Weights | None, nodelete: bool, placed: bool = False
+) -> None:
+    """Write the shared object of an object whose undefined `symbol` names the weights.
+
+    `placed` says that they are at their place in the file already.
+    """
+    _Linker(code, soname, symbol, weights, nodelete).write(out, placed)
 
 
 class _Linker:
-    """The layout of one shared object. Up to the weights, offsets in the file are addresses."""
+    """The layout of one shared object. Offsets in the file are addresses, plus `shift` behind the weights."""
 
     def __init__(self, code: bytes, soname: str, symbol: str, weights: Weights | None, nodelete: bool) -> None:
         self.file = elf.read(code)
@@ -127,9 +143,13 @@ class _Linker:
         page = self.machine.page
         self.places: dict[int, int] = {}
         self.loaded = len(self.got) + sum(entry.type == self.machine.absolute for entry in self.relocations)
-        segments = 5 + (self.weights is not None)
+        segments = 5 + 2 * (self.weights is not None)
+        self.header_end = _LAYOUT.header.size + segments * _LAYOUT.segment.size
+        self.read_at = self.shift = 0
+        if self.weights is not None:
+            self.read_at, self.shift = page, _aligned(self.weights.nbytes, page)
         self.buckets = max(1, len(self.dynamic) // 2)
-        self.hash_at = _aligned(_LAYOUT.header.size + segments * _LAYOUT.segment.size, 8)
+        self.hash_at = _aligned(max(self.header_end, self.read_at), 8)
         self.hash_size = 4 * (2 + self.buckets + len(self.dynamic) + 1)
         self.symbols_at = _aligned(self.hash_at + self.hash_size, 8)
         self.strings_at = self.symbols_at + (len(self.dynamic) + 1) * _LAYOUT.symbol.size
@@ -150,9 +170,7 @@ class _Linker:
             at += 8
         self.data_end = self._sections("w", at)
         self.zero_end = self._sections("z", self.data_end)
-        # The weights' address and offset differ where zeros take no room in the file.
         self.weights_at = _aligned(self.zero_end, page)
-        self.weights_offset = _aligned(self.data_end, page)
 
     def _sections(self, group: str, at: int) -> int:
         for number, section in self.groups[group]:
@@ -182,7 +200,7 @@ class _Linker:
 
     # ---- what is written
 
-    def write(self, out: BinaryIO) -> None:
+    def write(self, out: BinaryIO, placed: bool) -> None:
         image = bytearray(self.data_end)
         for group in ("r", "x", "w"):
             for number, section in self.groups[group]:
@@ -192,13 +210,15 @@ class _Linker:
         self._symbol_tables(image)
         for place, (tag, value) in enumerate(self.table):
             struct.pack_into("<QQ", image, self.data_at + 16 * place, tag, value)
-        end = self.data_end if self.weights is None else self.weights_offset + self.weights.nbytes
-        tail, headers, count = self._section_headers(end)
+        tail, headers, count = self._section_headers(self.data_end + self.shift)
         self._headers(image, headers, count)
-        out.write(image)
         if self.weights is not None:
-            out.write(bytes(self.weights_offset - self.data_end))
-            write_all(out, self.weights.data)
+            out.write(image[: self.header_end])
+            out.seek(self.machine.page)
+            if not placed:
+                write_all(out, self.weights.data)
+        out.seek(self.read_at + self.shift)
+        out.write(image[self.read_at :])
         out.write(tail)
 
     def _relocate(self, image: bytearray) -> None:
@@ -254,43 +274,46 @@ class _Linker:
         for title in titles:
             at[title] = len(text)
             text += title.encode() + b"\0"
+
+        def row(
+            title: str, type_: int, flags: int, place: int, size: int, link: int, info: int, align: int, entry: int
+        ) -> tuple[int, ...]:
+            return (at[title], type_, flags, place, place + self.shift, size, link, info, align, entry)
+
         rows = [
             (0,) * 10,
-            _row(at[".hash"], 5, elf.ALLOC, self.hash_at, self.hash_size, 2, 0, 8, 4),
-            _row(at[".dynsym"], elf.DYNSYM, elf.ALLOC, self.symbols_at, self.strings_at - self.symbols_at, 3, 1, 8, 24),
-            _row(at[".dynstr"], elf.STRTAB, elf.ALLOC, self.strings_at, len(self.strings), 0, 0, 1, 0),
-            _row(at[".rela.dyn"], elf.RELA, elf.ALLOC, self.relocations_at, self.loaded * 24, 2, 0, 8, 24),
-            _row(at[".text"], 1, elf.ALLOC | elf.EXECUTE, self.code_at, self.code_end - self.code_at, 0, 0, 16, 0),
-            _row(at[".dynamic"], 6, elf.ALLOC | elf.WRITE, self.data_at, 16 * len(self.table), 3, 0, 8, 16),
-            *self._weights_row(at[".weights"]),
-            (at[".shstrtab"], elf.STRTAB, 0, 0, end, len(text), 0, 0, 1, 0),
+            row(".hash", 5, elf.ALLOC, self.hash_at, self.hash_size, 2, 0, 8, 4),
+            row(".dynsym", elf.DYNSYM, elf.ALLOC, self.symbols_at, self.strings_at - self.symbols_at, 3, 1, 8, 24),
+            row(".dynstr", elf.STRTAB, elf.ALLOC, self.strings_at, len(self.strings), 0, 0, 1, 0),
+            row(".rela.dyn", elf.RELA, elf.ALLOC, self.relocations_at, self.loaded * 24, 2, 0, 8, 24),
+            row(".text", 1, elf.ALLOC | elf.EXECUTE, self.code_at, self.code_end - self.code_at, 0, 0, 16, 0),
+            row(".dynamic", 6, elf.ALLOC | elf.WRITE, self.data_at, 16 * len(self.table), 3, 0, 8, 16),
         ]
+        if self.weights is not None:
+            page, size = self.machine.page, self.weights.nbytes
+            rows.append((at[".weights"], 1, elf.ALLOC, self.weights_at, page, size, 0, 0, page, 0))
+        rows.append((at[".shstrtab"], elf.STRTAB, 0, 0, end, len(text), 0, 0, 1, 0))
         padding = -(end + len(text)) % 8
         packed = b"".join(_LAYOUT.section.pack(*row) for row in rows)
         return text + bytes(padding) + packed, end + len(text) + padding, len(rows)
 
-    def _weights_row(self, title: int) -> list[tuple[int, ...]]:
-        if self.weights is None:
-            return []
-        size = self.weights.nbytes
-        return [(title, 1, elf.ALLOC, self.weights_at, self.weights_offset, size, 0, 0, self.machine.page, 0)]
-
     def _headers(self, image: bytearray, section_headers: int, count: int) -> None:
         page = self.machine.page
+
+        def segment(type_: int, flags: int, at: int, size: int, memory: int, align: int = page) -> tuple[int, ...]:
+            return (type_, flags, at + self.shift, at, at, size, memory, align)
+
+        data, table = self.data_end - self.data_at, 16 * len(self.table)
         rows = [
-            (elf.LOAD, _R, 0, 0, 0, self.read_end, self.read_end, page),
-            _segment(_RX, self.code_at, self.code_end - self.code_at, page),
-            (elf.LOAD, _RW, self.data_at, self.data_at, self.data_at, self.data_end - self.data_at,
-             self.zero_end - self.data_at, page),
-        ]  # fmt: skip
+            segment(elf.LOAD, _R, self.read_at, self.read_end - self.read_at, self.read_end - self.read_at),
+            segment(elf.LOAD, _RX, self.code_at, self.code_end - self.code_at, self.code_end - self.code_at),
+            segment(elf.LOAD, _RW, self.data_at, data, self.zero_end - self.data_at),
+        ]
         if self.weights is not None:
             size = self.weights.nbytes
-            rows.append((elf.LOAD, _R, self.weights_offset, self.weights_at, self.weights_at, size, size, page))
-        table = 16 * len(self.table)
-        rows += [
-            (_DYNAMIC, _RW, self.data_at, self.data_at, self.data_at, table, table, 8),
-            (_STACK, _RW, 0, 0, 0, 0, 0, 16),
-        ]
+            rows.insert(0, (elf.LOAD, _R, 0, 0, 0, self.header_end, self.header_end, page))
+            rows.append((elf.LOAD, _R, page, self.weights_at, self.weights_at, size, size, page))
+        rows += [segment(_DYNAMIC, _RW, self.data_at, table, table, 8), (_STACK, _RW, 0, 0, 0, 0, 0, 16)]
         identity = b"\x7fELF\2\1\1".ljust(16, b"\0")
         _LAYOUT.header.pack_into(
             image, 0, identity, elf.SHARED, self.file.machine, 1, 0, _LAYOUT.header.size, section_headers,
@@ -299,16 +322,6 @@ class _Linker:
         )  # fmt: skip
         for number, row in enumerate(rows):
             _LAYOUT.segment.pack_into(image, _LAYOUT.header.size + number * _LAYOUT.segment.size, *row)
-
-
-def _segment(flags: int, at: int, size: int, page: int) -> tuple[int, ...]:
-    return (elf.LOAD, flags, at, at, at, size, size, page)
-
-
-def _row(
-    title: int, type_: int, flags: int, at: int, size: int, link: int, info: int, align: int, entry: int
-) -> tuple[int, ...]:
-    return (title, type_, flags, at, at, size, link, info, align, entry)
 
 
 def _aligned(at: int, align: int) -> int:

@@ -26,13 +26,10 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def new_name(path: Path) -> Iterator[Path]:
-    """The name of an empty file in the same folder, for a program to write; it becomes `path`."""
-    partial = None
+def new_name(path: Path, partial: Path | None = None) -> Iterator[Path]:
+    """The name of a file in the same folder, for a program to write; it becomes `path`. Empty unless it was begun."""
     try:
-        handle, name = tempfile.mkstemp(".partial", f".{path.name}.", path.parent)
-        partial = Path(name)
-        os.close(handle)
+        partial = partial or new_partial(path)
         yield partial
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
@@ -46,6 +43,13 @@ def new_name(path: Path) -> Iterator[Path]:
     finally:
         if partial is not None:
             partial.unlink(missing_ok=True)
+
+
+def new_partial(path: Path) -> Path:
+    """An empty file in the same folder, of a name that no other has; raises OSError."""
+    handle, name = tempfile.mkstemp(".partial", f".{path.name}.", path.parent)
+    os.close(handle)
+    return Path(name)
 
 
 def write_all(file: BinaryIO, data: memoryview | bytes) -> None:

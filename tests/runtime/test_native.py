@@ -200,6 +200,12 @@ def damaged(path: Path, folder: Path, change: Any) -> Path:
     return copy
 
 
+def flip_code(data: bytearray) -> None:
+    """Change a bit of the code."""
+    text = next(section for section in elf.read(bytes(data)).sections if section.name == ".text")
+    data[text.offset + 100] ^= 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -210,7 +216,7 @@ def damaged(path: Path, folder: Path, change: Any) -> Path:
         (lambda data: data[: len(data) // 2], "it is cut off"),
         (lambda data: data[:-100], "it is cut off|damaged"),
         (lambda data: data[:-10], "cut off|damaged|size"),
-        (lambda data: data.__setitem__(0x1100, data[0x1100] ^ 1), "it is damaged: its checksum differs"),
+        (lambda data: flip_code(data), "it is damaged: its checksum differs"),
         (lambda data: data.__setitem__(-1, data[-1] ^ 1), "it is damaged: its checksum differs"),
         (lambda data: data.__setitem__(slice(18, 20), b"\xf3\0"), "it is for Linux on riscv"),
         (lambda data: data.__setitem__(4, 1), "cut off|32 bits|for Linux on|not a shared object"),

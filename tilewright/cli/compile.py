@@ -12,13 +12,12 @@ from tilewright.cli.options import batch_shape_option, conv_option, names, worki
 from tilewright.compiler.codegen.export import compile_with_llc, exported
 from tilewright.compiler.codegen.object import assembly, bitcode
 from tilewright.compiler.library import library_name
-from tilewright.compiler.link import write_archive, write_header, write_object, write_shared
+from tilewright.compiler.link import drafted, write_archive, write_header, write_object, write_shared
 from tilewright.compiler.link.files import new_file, write_all
 from tilewright.compiler.pipeline import Convolutions
 from tilewright.compiler.targets import Target, by_name
 from tilewright.errors import CallError, OutputError, ShapeNeededError
 from tilewright.frontends.formats import load
-from tilewright.reuse import digest_of
 
 FORMS = ("so", "obj", "archive", "header", "asm", "llvm-ir", "bitcode")
 """What --emit takes. Files are written in this order: what is likeliest to fail comes first."""
@@ -118,24 +117,24 @@ def compile(
         _check_place(path)
     report = (lambda line: click.echo(line, err=True)) if verbose else None
     tools = Tools(linker, cc, sysroot, report)
-    with working(f"reading {model}") as say:
+    options = LibraryOptions(library_name(out.name.partition(".")[0]) if name is None else name, weights)
+    shared = files.get("so", out)
+    memory = "so" not in files or weights == "external" or bool(llc)
+    with working(f"reading {model}") as say, drafted(shared, machine.triple, tools, memory) as draft:
         loaded = load(model)
         say(f"compiling {model} for {machine}")
-        options = LibraryOptions(
-            library_name(out.name.partition(".")[0]) if name is None else name, weights,
-            digest_of(model, loaded.files),
-        )  # fmt: skip
         try:
             library = library_of(
-                loaded, options, target=machine, outputs=names(outputs), shapes=dict(shapes), conv=conv
-            )
+                loaded, options, target=machine, outputs=names(outputs), shapes=dict(shapes), conv=conv, source=model,
+                room=draft.room,
+            )  # fmt: skip
         except ShapeNeededError as error:
             raise CallError(_shape_help(error), model=loaded.name) from None
         if llc:
             say(f"running {llc}")
             library = replace(library, code=compile_with_llc(llc, library.text, machine))
         writers: dict[str, Callable[[Path], None]] = {
-            "so": lambda path: write_shared(library, path, tools),
+            "so": lambda path: write_shared(library, path, tools, draft),
             "obj": lambda path: write_object(library, path),
             "archive": lambda path: write_archive(library, path),
             "header": lambda path: write_header(library, path),
