@@ -27,6 +27,7 @@ import onnx
 
 from tilewright.engines import CONVERTED, PACKAGES, Array, Task
 from tilewright.errors import CallError
+from tilewright.frontends.formats import recognise
 
 _KINDS = {"float32": "f32", "float64": "f64", "int32": "i32", "int64": "i64", "uint8": "u8", "bool": "bool"}
 """Element types as pnnx names them."""
@@ -85,8 +86,13 @@ def prepare(path: str | os.PathLike[str], inputs: Mapping[str, Array], threads: 
     """Put into `folder` what engines need to run an ONNX file on these arrays.
 
     The file is taken as it is if it declares the arrays' shapes, else a copy that does. A conversion that the
-    folder holds is used again: it is for one model and one set of shapes.
+    folder holds is used again: it is for one model and one set of shapes. Raises CallError for a model of another
+    format.
     """
+    if recognise(path) != "ONNX":
+        raise CallError(
+            "other engines run ONNX files only; leave out --against, or pass the model as ONNX", model=str(path)
+        )
     folder.mkdir(parents=True, exist_ok=True)
     model = os.path.abspath(path)
     proto = onnx.load(model, load_external_data=False)

@@ -147,6 +147,15 @@ def test_other_outputs_cannot_be_compared(model: Path) -> None:
     assert "leave out --outputs" in result.output
 
 
+@pytest.mark.parametrize("model", ["docs/examples/four_nodes.pbtxt", "tests/data/saved_model_v2"])
+def test_a_tensorflow_graph(model: str) -> None:
+    path = Path(__file__).parents[2] / model
+    assert "ms" in bench(path, "--rounds", 1).stdout
+    assert "other engines run ONNX files only; leave out --against" in bench(
+        path, "--rounds", 1, "--against", "onnxruntime", code=2
+    ).output
+
+
 def test_an_engine_that_is_not_installed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
 

@@ -75,14 +75,14 @@ def bench(
     report: str | None,
     json_file: str | None,
 ) -> None:
-    """Time MODEL, an ONNX file, on random inputs: whole calls, and each kernel on one thread.
+    """Time MODEL, an ONNX file or a TensorFlow graph, on random inputs: calls, and each kernel on one thread.
 
     A kernel's limit is a roofline: the share it reaches of this machine's measured peak or memory bandwidth,
     whichever binds it. It passes 100% where data come from the caches. GFLOP/s count convolutions as if computed
     directly; the limit counts the operations carried out, which with Winograd are fewer.
 
-    Each other engine runs in a process of its own, in turn with Tilewright, and is stopped while others run. torch
-    and ncnn run the model as pnnx converts it.
+    Other engines run ONNX files only, each in a process of its own, in turn with Tilewright, and stopped while others
+    run. torch and ncnn run the model as pnnx converts it.
     """
     rivals = names(against) or []
     for name in rivals:
