@@ -110,10 +110,9 @@ class Ref:
     offset: int
 
 
+@dataclass(frozen=True, eq=False, slots=True)
 class Instr:
     """Base of the instructions."""
-
-    __slots__ = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)

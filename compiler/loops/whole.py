@@ -85,13 +85,13 @@ def _with(instr: Instr, known: dict[Var, Operand]) -> Instr:
     """The instruction with known operands in place; its blocks, and what a loop yields, stay as they are."""
     inner = ("result", "results", "variable", "carried", "body", "yields", "then", "otherwise")
     changed = {}
-    for field in fields(instr):  # type: ignore[arg-type]  # every instruction is a dataclass
+    for field in fields(instr):
         if field.name not in inner:
             value = getattr(instr, field.name)
             moved = _moved(value, known)
             if moved is not value:
                 changed[field.name] = moved
-    return replace(instr, **changed) if changed else instr  # type: ignore[type-var]
+    return replace(instr, **changed) if changed else instr
 
 
 def _moved(value: Any, known: dict[Var, Operand]) -> Any:

@@ -257,21 +257,16 @@ def _reshape_first(source: Shape, perm: Perm, shape: Shape) -> tuple[Perm, Shape
 def _groups(one: Shape, other: Shape) -> list[tuple[list[int], list[int]]]:
     """The axes of two shapes in runs of equally many elements, as short as they can be."""
     found: list[tuple[list[int], list[int]]] = []
-    at = [0, 0]
-    shapes = (one, other)
+    shapes, at = (one, other), [0, 0]
     while at[0] < len(one) or at[1] < len(other):
         runs: tuple[list[int], list[int]] = ([], [])
         counts = [1, 1]
-
-        def take(side: int) -> None:
-            runs[side].append(at[side])  # noqa: B023
-            counts[side] *= shapes[side][at[side]]  # noqa: B023
-            at[side] += 1
-
-        for side in (0, 1):
-            if at[side] < len(shapes[side]):
-                take(side)
-        while counts[0] != counts[1]:
-            take(0 if counts[0] < counts[1] else 1)
+        growing = [side for side in (0, 1) if at[side] < len(shapes[side])]
+        while growing:
+            for side in growing:
+                runs[side].append(at[side])
+                counts[side] *= shapes[side][at[side]]
+                at[side] += 1
+            growing = [] if counts[0] == counts[1] else [0 if counts[0] < counts[1] else 1]
         found.append(runs)
     return found
