@@ -73,7 +73,6 @@ entry:
   %first = load i32, i32* %first.at
   %dims.at = getelementptr %tw.tensor, %tw.tensor* %tensor, i32 0, i32 1
   %dims = load i64*, i64** %dims.at
-  %given = icmp ne i64* %dims, null
   %scalar = icmp eq i32 %rank, 0
   %vague = icmp eq i64* %dims, null
   %skip = or i1 %scalar, %vague
