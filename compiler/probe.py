@@ -9,7 +9,6 @@ tells: an `fma` that is a call means that there is no such instruction. The chil
 
 import json
 import re
-import subprocess
 import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -158,6 +157,8 @@ def _ask(triple: str, cpu: str, features: str, abi: str) -> tuple[str, str]:
         "path": sys.path, "triple": triple, "cpu": cpu, "features": features, "abi": abi, "text": _text(triple),
         "reloc": relocation_model(triple),
     }  # fmt: skip
+    import subprocess  # here: it is slow to load, and models from the cache need no answer
+
     what = ", ".join(filter(None, (triple, cpu, features)))
     if not sys.executable:
         raise UnsupportedError(f"target {what} cannot be looked up: sys.executable does not say where Python is")

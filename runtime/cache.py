@@ -89,8 +89,8 @@ class Cache:
         self._unscanned = 0  # bytes that may be written before the folder is looked through again
 
     def key(self, *parts: object) -> str:
-        """The name of an entry: a hash of `parts`, this Tilewright's sources, and the libraries that count."""
-        everything = [_FORMAT, _sources()[1], llvmlite.__version__, np.__version__, *map(str, parts)]
+        """The name of an entry: a hash of `parts`, of which Tilewright this is, and of the libraries that count."""
+        everything = [_FORMAT, _IMPORTED, llvmlite.__version__, np.__version__, *map(str, parts)]
         return blake3(json.dumps(everything).encode()).hexdigest()
 
     def get(self, key: str) -> Artifact | None:
@@ -415,40 +415,32 @@ _opened = cache(Cache)
 
 
 def _stamps() -> Stamps:
-    """Name, size and time of change of each of our sources."""
-    found = []
-    for package in _PACKAGES:
-        spec = find_spec(package)
-        for folder in (spec.submodule_search_locations or ()) if spec else ():
-            for path in sorted(Path(folder).rglob("*.py")):
-                stat = path.stat()
-                found.append((str(path), stat.st_size, stat.st_mtime_ns))
-    return tuple(found)
+    """Name, size and time of change of each of our sources; none if they cannot be looked at."""
+    found: list[tuple[str, int, int]] = []
 
+    def look(folder: str) -> None:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(".py"):
+                    stat = entry.stat()
+                    found.append((entry.path, stat.st_size, stat.st_mtime_ns))
+                elif entry.name != "__pycache__" and entry.is_dir():
+                    look(entry.path)
 
-def _hashed() -> tuple[Stamps, str]:
     try:
-        stamps = _stamps()
-        hasher = blake3()
-        for path, size, _ in stamps:
-            hasher.update(f"{Path(path).name} {size}\n".encode())
-            hasher.update(Path(path).read_bytes())
-        return stamps, hasher.hexdigest()
+        for package in _PACKAGES:
+            spec = find_spec(package)
+            for folder in (spec.submodule_search_locations or ()) if spec else ():
+                look(folder)
     except OSError:
-        return (), ""
+        return ()
+    return tuple(sorted(found))
 
 
 # At import, not at first use: what is edited afterwards is not what this process runs.
-_IMPORTED = _hashed()
-
-
-def _sources() -> tuple[Stamps, str]:
-    return _IMPORTED
+_IMPORTED = _stamps()
 
 
 def _unchanged() -> bool:
     """Whether the sources are still what was imported."""
-    try:
-        return bool(_IMPORTED[0]) and _stamps() == _IMPORTED[0]
-    except OSError:
-        return False
+    return bool(_IMPORTED) and _stamps() == _IMPORTED

@@ -341,7 +341,7 @@ def test_other_code_or_libraries_other_key(monkeypatch: pytest.MonkeyPatch) -> N
     keys = {cache.key("a", "b"), cache.key("ab"), cache.key("a")}
     monkeypatch.setattr(module.llvmlite, "__version__", "99")
     keys.add(cache.key("a"))
-    monkeypatch.setattr(module, "_IMPORTED", ((), "edited"))
+    monkeypatch.setattr(module, "_IMPORTED", (("edited", 1, 2),))
     assert len(keys | {cache.key("a")}) == 5
 
 
