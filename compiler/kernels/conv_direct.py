@@ -23,6 +23,7 @@ and writes. Without that a layer of 1x1 filters takes a tenth longer.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import ClassVar
 
 from tilewright.compiler.ir.types import Layout, TensorType
@@ -59,9 +60,10 @@ ITEMS = 8
 class Plan(KernelPlan):
     """The register tile and the loops around it; see the module's docstring.
 
-    `vectors`, `rows` and `pixels` are V, R and T; `chain` counts input blocks; an area has up to `row_tiles`
-    by `column_tiles` tiles. `rows_outer`: all groups of an area are consecutive items, rather than all areas
-    of a group. `prefetch`: the next chain's filters are fetched while one is in use.
+    `vectors`, `rows` and `pixels` are V, R and T; the rows and pixels of all tiles are multiples of `unit`. `chain`
+    counts input blocks; an area has up to `row_tiles` by `column_tiles` tiles. `rows_outer`: all groups of an area are
+    consecutive items, rather than all areas of a group. `prefetch`: the next chain's filters are fetched while one is
+    in use.
     """
 
     template: ClassVar[str] = "conv_direct"
@@ -69,6 +71,7 @@ class Plan(KernelPlan):
     vectors: int
     rows: int
     pixels: int
+    unit: int
     unroll: int
     chain: int
     row_tiles: int
@@ -91,13 +94,15 @@ def plan(
     groups: int,
     x_is_blocked_source: bool,
     target: Target,
+    pooled: bool = False,
 ) -> Plan | None:
     """How to convolve x (N, C, H, W) with w (O, C/groups, KH, KW); pads are (before, after) by spatial axis.
 
     `x_is_blocked_source` says that x can come in blocks of channels; otherwise it is read in its unblocked
-    order of axes. Applies to f32 and f64 with non-empty results and pads that are not negative; with groups,
-    a group's output channels must be whole vectors, and so must its input channels where x is blocked. Else
-    None.
+    order of axes. `pooled` says that 2 x 2 maxima of the results, which have even height and width, are all that
+    is wanted: tiles then hold whole windows. Applies to f32 and f64 with non-empty results and pads that are not
+    negative; with groups, a group's output channels must be whole vectors, and so must its input channels where x
+    is blocked. Else None.
     """
     lanes = target.lanes(x.dtype.bits)
     if x.rank != 4 or w.rank != 4 or x.dtype.name not in FLOATS or w.dtype != x.dtype:
@@ -114,8 +119,9 @@ def plan(
     blocks = -(-(outputs // groups) // lanes)
     reduction = inputs * kernel[0] * kernel[1]
     block = lanes if x_is_blocked_source else 1
+    unit = 2 if pooled else 1
     vectors, rows, pixels = choose_tile(
-        target, lanes * x.dtype.bytes, blocks, groups, height, width, reduction
+        target, lanes * x.dtype.bytes, blocks, groups, height, width, reduction, unit
     )
     x_pads = ((0, 0), (0, 0), *(needed_pad(*axis) for axis in geometry))
     x_layout = Layout(blocks=((1, lanes),)) if x_is_blocked_source else Layout(axes=x.layout.axes)
@@ -126,7 +132,7 @@ def plan(
     chain = max(longest // (kernel[0] * kernel[1] * block), 1)
     tile_bytes = vectors * rows * pixels * lanes * x.dtype.bytes
     tiles = max(target.l1 // 2 // tile_bytes, 1)
-    column_tiles = split(sum(split(width, pixels)[1:]), tiles)[0]
+    column_tiles = split(sum(split(width // unit, pixels // unit)[1:]), tiles)[0]
     bands = -(-height // rows)
     row_tiles = split(bands, max(tiles // column_tiles, 1))[0]
     # Enough items to share, even where each then reads its filters for fewer pixels.
@@ -139,6 +145,7 @@ def plan(
         vectors=vectors,
         rows=rows,
         pixels=pixels,
+        unit=unit,
         # About as many multiply-adds a step as accumulators: with more, LLVM moves loads ahead, into spills.
         unroll=-(-(target.registers - 4) // (vectors * rows * pixels)),
         chain=-(-blocks_in // -(-blocks_in // chain)),
@@ -207,7 +214,7 @@ class _Builder:
         outputs = result.shape[1] // plan.groups
         self.vector_blocks = -(-outputs // plan.lanes)
         self.input_blocks = -(-self.inputs // self.block)
-        self.columns = split(self.shape[3], plan.pixels)
+        self.columns = split(self.shape[3] // plan.unit, plan.pixels // plan.unit)
         self.tile_size = plan.vectors * plan.rows * plan.pixels * plan.lanes
         self.totals: Buffer | None = None
 
@@ -295,8 +302,8 @@ class _Builder:
             def tile(pixels: int, skipped: int) -> Callable[[Index, list[Operand]], None]:
                 def body(number: Index, _: list[Operand]) -> None:
                     slot = b.add(slots, b.sub(number, left))
-                    column = b.add(b.mul(number, pixels), skipped)
-                    visit(_Tile(b.mul(row, plan.rows), column, rows, pixels, slot))
+                    column = b.mul(b.add(b.mul(number, pixels), skipped), plan.unit)
+                    visit(_Tile(b.mul(row, plan.rows), column, rows, pixels * plan.unit, slot))
 
                 return body
 
@@ -312,13 +319,22 @@ class _Builder:
 
     def finish(self, item: "_Item", tile: "_Tile", sums: list[Operand]) -> None:
         """Hand a tile's sums, [vector][pixel], to the epilogue."""
-        lanes = self.plan.lanes
-        channel = self.b.mul(item.group, self.plan.vectors * lanes)
+        b, lanes = self.b, self.plan.lanes
+        channel = b.mul(item.group, self.plan.vectors * lanes)
+        if self.epilogue.pools:
+            half_row, half_column = b.div(tile.row, 2), b.div(tile.column, 2)
+            for v, y, t in product(range(item.vectors), range(0, tile.rows, 2), range(0, tile.pixels, 2)):
+                first = (v * tile.rows + y) * tile.pixels + t
+                window = [sums[first + i] for i in (0, 1, tile.pixels, tile.pixels + 1)]
+                outer = ((item.image, 0), (channel, v * lanes))
+                at, pooled = ((tile.row, y), (tile.column, t)), ((half_row, y // 2), (half_column, t // 2))
+                self.epilogue.store_window(b, (*outer, *at), window, (*outer, *pooled))
+            return
         for number, value in enumerate(sums):
             v, pixel = divmod(number, tile.rows * tile.pixels)
             y, t = divmod(pixel, tile.pixels)
             at = ((item.image, 0), (channel, v * lanes), (tile.row, y), (tile.column, t))
-            self.epilogue.store(self.b, at, value, lanes)
+            self.epilogue.store(b, at, value, lanes)
 
     def reduce(self, item: "_Item", tile: "_Tile", lo: Index, hi: Index, last: bool = False) -> list[Operand]:
         """The sums over input blocks lo..hi, [vector][pixel]; the very last block may have fewer channels.
@@ -377,6 +393,8 @@ class _Builder:
 
     def prefetch_results(self, item: "_Item", tile: "_Tile", first: Index, count: int) -> None:
         """Fetch what the epilogue needs for pixels first .. first + count of each of the tile's rows."""
+        if self.epilogue.pools:
+            return  # a quarter of that, elsewhere
         b, lanes = self.b, self.plan.lanes
         channel = b.mul(item.group, self.plan.vectors * lanes)
         for v in range(item.vectors):

@@ -39,9 +39,9 @@ def split(size: int, most: int) -> tuple[int, int, int]:
 
 
 def choose_tile(
-    target: Target, vector_bytes: int, blocks: int, groups: int, height: int, width: int, reduction: int
+    target: Target, vector_bytes: int, blocks: int, groups: int, height: int, width: int, reduction: int, unit: int = 1
 ) -> tuple[int, int, int]:
-    """(vectors, rows, pixels a row) of the tile that is estimated fastest.
+    """(vectors, rows, pixels a row) of the tile that is estimated fastest; rows and pixels are multiples of `unit`.
 
     A step of the reduction takes the longest of: multiply-adds at two a cycle, loads at two a cycle, the
     latency of a multiply-add (four cycles), and filter vectors coming from the second-level cache at 32 bytes
@@ -55,9 +55,9 @@ def choose_tile(
         return (step + 0.5) * reduction + 2 * vectors * pixels + 20
 
     def along(vectors: int, rows: int, pixels: int) -> float:
-        wide, count, narrower = split(width, pixels)
-        row = count * cycles(vectors, rows * wide) + (
-            narrower * cycles(vectors, rows * (wide - 1)) if narrower else 0
+        wide, count, narrower = split(width // unit, pixels // unit)
+        row = count * cycles(vectors, rows * wide * unit) + (
+            narrower * cycles(vectors, rows * (wide - 1) * unit) if narrower else 0
         )
         return row
 
@@ -66,8 +66,8 @@ def choose_tile(
         if groups > 1 and blocks % vectors:
             continue
         room = (registers - vectors - 1) // vectors
-        for rows in range(1, min(height, max(room // width, 1)) + 1):
-            pixels = min(width, room // rows)
+        for rows in range(unit, min(height, max(room // width, unit)) + 1, unit):
+            pixels = min(width, room // rows // unit * unit)
             if pixels < 1:
                 continue
             cost = 0.0

@@ -79,7 +79,7 @@ class Epilogue(Protocol):
 
     @property
     def pools(self) -> bool:
-        """Whether it wants `store_window` called instead of `store`, which only conv_winograd does."""
+        """Whether it wants `store_window` called instead of `store`, which conv_direct and conv_winograd do."""
 
     def store(self, b: Builder, at: Coordinates, value: Operand, active: int) -> None:
         """Take a vector whose lane 0 is logical element `at`; lanes run along the template's lane axis."""

@@ -6,19 +6,19 @@
                                                    %z = relu(%a)
                                                }
 
-A group has one result. First every template takes the element-wise nodes behind it as its epilogue, Winograd's also a
-2 x 2 maximum and what follows that; then what is left forms loop nests: element-wise nodes, index maps and reductions
-over one iteration space (a softmax is one).
+A group has one result. First every template takes the element-wise nodes behind it as its epilogue, those of
+convolutions with blocked results also a 2 x 2 maximum and what follows that; then what is left forms loop nests:
+element-wise nodes, index maps and reductions over one iteration space (a softmax is one).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tilewright.compiler.ir import Graph, Node, Value
-from tilewright.compiler.kernels import conv_winograd
+from tilewright.compiler.kernels import conv_direct, conv_winograd
 from tilewright.compiler.ops import PRIMITIVES
-from tilewright.compiler.ops.window import Pool
 from tilewright.compiler.passes.cleanup import known_nodes
+from tilewright.compiler.passes.select import halves
 
 MAX_GROUP = 32
 """Nodes a group may have: what keeps registers, and the time to look for groups, bounded."""
@@ -124,12 +124,12 @@ def _is_epilogue(node: Node, anchor: Value) -> bool:
 
 def _pools(anchor: Node, node: Node) -> bool:
     """Whether the anchor's tiles, of even height and width, hold whole windows of this 2 x 2 maximum."""
-    if node.op != "max_pool" or not isinstance(anchor.plan, conv_winograd.Plan) or anchor.plan.tile % 2:
-        return False
-    if node.attrs != Pool(kernel=(2, 2), strides=(2, 2), dilations=(1, 1), pads=((0, 0), (0, 0))):
-        return False
-    before, after = node.operands[0].type, node.result.type
-    return not any(dim % 2 for dim in before.shape[2:]) and after.layout.with_pads(()) == before.layout.with_pads(())
+    plan = anchor.plan
+    tiles = (isinstance(plan, conv_winograd.Plan) and plan.tile % 2 == 0) or (
+        isinstance(plan, conv_direct.Plan) and plan.unit == 2
+    )
+    before, after = node.operands[0].type.layout, node.results[0].type.layout
+    return tiles and halves(node) and after.with_pads(()) == before.with_pads(())
 
 
 def _fuse_nests(graph: Graph, nestable: Callable[[Sequence[Node]], bool]) -> Graph:

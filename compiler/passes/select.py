@@ -38,9 +38,10 @@ Plan = KernelPlan | None
 def select(graph: Graph, target: Target) -> Graph:
     """The graph with a plan on every node that has more to choose than row-major loops."""
     blocked: set[Value] = set()
+    users = graph.users()
     nodes = []
     for node in graph.nodes:
-        plan = _choose(node, blocked, graph, target)
+        plan = _choose(node, blocked, graph, users, target)
         if plan is not None and plan.result_layout.blocks:
             blocked.update(node.results)
         nodes.append(replace(node, plan=plan))
@@ -52,7 +53,17 @@ def channel_blocks(node: Node, target: Target) -> Layout:
     return Layout(blocks=((1, target.lanes(node.results[0].type.dtype.bits)),))
 
 
-def _choose(node: Node, blocked: set[Value], graph: Graph, target: Target) -> Plan:
+def halves(node: Node) -> bool:
+    """Whether the node takes 2 x 2 maxima of images of even height and width."""
+    if node.op != "max_pool":
+        return False
+    windows = Pool(kernel=(2, 2), strides=(2, 2), dilations=(1, 1), pads=((0, 0), (0, 0)))
+    return node.attrs == windows and not any(size % 2 for size in node.operands[0].type.shape[2:])
+
+
+def _choose(node: Node, blocked: set[Value], graph: Graph, users: dict[Value, list[Node]], target: Target) -> Plan:
+    if node.op == "conv":
+        return _conv(node, blocked, _is_halved(node, graph, users), target)
     if node.op == "matmul":
         constant = node.operands[1] in graph.constants
         return _matmul(node, constant, target, graph.times if constant else 1)
@@ -63,7 +74,19 @@ def _choose(node: Node, blocked: set[Value], graph: Graph, target: Target) -> Pl
     return None
 
 
-def _conv(node: Node, blocked: set[Value], target: Target) -> Plan:
+def _is_halved(node: Node, graph: Graph, users: dict[Value, list[Node]]) -> bool:
+    """Whether all that becomes of the node's result, through element-wise nodes, is its 2 x 2 maxima."""
+    while node.results[0] not in graph.outputs and len(users.get(node.results[0], [])) == 1:
+        (following,) = users[node.results[0]]
+        if halves(following):
+            return True
+        if following.op not in PRIMITIVES or PRIMITIVES[following.op].family != "elementwise":
+            return False
+        node = following
+    return False
+
+
+def _conv(node: Node, blocked: set[Value], pooled: bool, target: Target) -> Plan:
     assert isinstance(node.attrs, Conv)
     attrs = node.attrs
     x, w = (operand.type for operand in node.operands)
@@ -73,7 +96,7 @@ def _conv(node: Node, blocked: set[Value], target: Target) -> Plan:
     if x.rank == 4 and x.dtype.is_float:
         in_blocks = node.operands[0] in blocked or x.shape[1] >= target.lanes(x.dtype.bits)
         plan: Plan = depthwise.plan(x, w, **kinds, target=target)
-        plan = plan or conv_direct.plan(x, w, **kinds, x_is_blocked_source=in_blocks, target=target)
+        plan = plan or conv_direct.plan(x, w, **kinds, x_is_blocked_source=in_blocks, target=target, pooled=pooled)
         if plan is not None:
             return plan
     return conv_planar.plan(x, w, **kinds, target=target)
@@ -154,7 +177,6 @@ def _resample2d(node: Node, blocked: set[Value], target: Target) -> Plan:
 
 
 _CHOICES: dict[str, Callable[[Node, set[Value], Target], Plan]] = {
-    "conv": _conv,
     "winograd_conv": _winograd_conv,
     "max_pool": _pool,
     "sum_pool": _pool,

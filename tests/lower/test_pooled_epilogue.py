@@ -1,4 +1,6 @@
-"""A 2 x 2 maximum behind a Winograd convolution is computed with it where tiles hold whole windows."""
+"""A 2 x 2 maximum behind a convolution is computed with it where tiles hold whole windows."""
+
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from torch import nn
 import tilewright as tw
 from tilewright.compiler.targets import runnable
 from tilewright.errors import UnsupportedError
+
+Shape = tuple[int, ...]
 
 
 class Net(nn.Module):
@@ -29,6 +33,7 @@ class Net(nn.Module):
         return y + self.shift if self.behind else y
 
 
+@pytest.mark.parametrize("conv", ["auto", "direct"])
 @pytest.mark.parametrize("target", ["host", "x86-64-v4", "x86-64-v3", "x86-64-v2"])
 @pytest.mark.parametrize(
     ("shape", "filters", "kernel", "first", "behind", "fused"),
@@ -41,21 +46,46 @@ class Net(nn.Module):
     ],
 )
 def test_values(
-    target: str, shape: tuple[int, ...], filters: int, kernel: int, first: str, behind: bool, fused: bool
-) -> None:
+    conv: Literal["auto", "direct"], target: str, shape: Shape, filters: int, kernel: int, first: str, behind: bool,
+    fused: bool,
+) -> None:  # fmt: skip
+    check(Net(shape[1], filters, kernel, first, behind), shape, fused, target=target, conv=conv)
+
+
+@pytest.mark.parametrize("target", ["host", "x86-64-v3", "x86-64-v2"])
+@pytest.mark.parametrize(
+    ("shape", "filters", "kernel"),
+    [
+        ((1, 1, 28, 28), 32, 5),
+        ((2, 1, 22, 30), 33, 5),
+        ((2, 3, 20, 34), 48, 3),
+        ((1, 3, 64, 2), 16, 7),
+        ((1, 2, 2, 6), 9, 1),
+        ((1, 3, 10, 10), 3, 3),
+        ((2, 3, 21, 20), 24, 3),
+    ],
+)
+def test_few_channels(target: str, shape: Shape, filters: int, kernel: int) -> None:
+    check(Net(shape[1], filters, kernel, "relu", True), shape, shape[2] % 2 == 0, target=target)
+
+
+def check(net: Net, shape: Shape, fused: bool, **how: Any) -> None:
+    """Compare with PyTorch; `fused` says whether there is no kernel for the maxima."""
     try:
-        runnable(target)
+        runnable(how["target"])
     except UnsupportedError as error:
         pytest.skip(str(error))
     torch.manual_seed(sum(shape))
-    net, x = Net(shape[1], filters, kernel, first, behind).eval(), torch.randn(shape)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    x = torch.randn(shape)
     with torch.inference_mode():
-        expected = net(x).numpy()
-    model = tw.compile(export(net, shape), target=target, cache=False)
+        expected = net.eval()(x).numpy()
+    model = tw.compile(export(net, shape), cache=False, **how)
     got = model(x.numpy())
     assert np.abs(got - expected).max() <= 5e-6 * np.abs(expected).max()
     templates = [spec.template for spec in model.executable((shape,)).manifest.kernels]
-    assert "conv_winograd" in templates and ("pool" in templates) != fused, templates
+    assert {"conv_winograd", "conv_direct"} & set(templates) and ("pool" in templates) != fused, templates
 
 
 def test_a_result_with_other_uses_is_stored() -> None:
