@@ -54,9 +54,12 @@ class Spelling:
             return scalar_literal(scalar, value[0] if isinstance(value, tuple) else value)
         if not isinstance(value, tuple) and value == 0 and str(value) != "-0.0":
             return "zeroinitializer"
-        lanes = value if isinstance(value, tuple) else (value,) * type.lanes
         name = self.scalar_name(scalar)
-        return "<" + ", ".join(f"{name} {scalar_literal(scalar, lane)}" for lane in lanes) + ">"
+        if isinstance(value, tuple):
+            lanes = [f"{name} {scalar_literal(scalar, lane)}" for lane in value]
+        else:
+            lanes = [f"{name} {scalar_literal(scalar, value)}"] * type.lanes
+        return f"<{', '.join(lanes)}>"
 
     def parameter(self, param: Buffer | Var) -> str:
         """A parameter as it stands in a definition."""

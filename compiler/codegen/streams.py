@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tilewright.compiler.loops import nodes
-from tilewright.compiler.loops.nodes import INDEX, Buffer, Const, For, Instr, Operand, Type, Var
+from tilewright.compiler.loops.nodes import Buffer, Const, For, Instr, Operand, Type, Var
 
 MOST = 8
 """Streams of one loop: pointers stay in registers."""
@@ -55,7 +55,7 @@ def find_streams(loop: For) -> Found:
                     streams[stream] = None
                     found[instr.buffer, instr.index] = stream, constant
         result = getattr(instr, "result", None)
-        if result is not None and result.type == INDEX:
+        if result is not None and result.type.kind == "n":
             forms[result] = _combined(instr, forms) if isinstance(instr, nodes.Arith) else None
     return found
 

@@ -10,7 +10,7 @@ whose layout splits O and I.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Literal
 
@@ -103,10 +103,7 @@ class Layout:
 
     def physical_shape(self, shape: Shape) -> Shape:
         """The dimensions of the physical array that holds a tensor of `shape`."""
-        outer = [
-            -(-shape[axis] // self.block(axis)) + sum(self.pad(axis)) for axis in self.order(len(shape))
-        ]
-        return (*outer, *(size for _, size in self.blocks))
+        return _physical_shape(self, shape)
 
     def size(self, shape: Shape) -> int:
         """Elements of the physical array."""
@@ -132,6 +129,13 @@ class Layout:
         parts += [f"{axis}/{size}" for axis, size in self.blocks]
         parts += [f"pad{axis}={before},{after}" for axis, (before, after) in enumerate(self.pads) if before or after]
         return " ".join(parts)
+
+
+@lru_cache(1 << 14)
+def _physical_shape(layout: Layout, shape: Shape) -> Shape:
+    order = layout.order(len(shape))
+    outer = [-(-shape[axis] // layout.block(axis)) + sum(layout.pad(axis)) for axis in order]
+    return (*outer, *(size for _, size in layout.blocks))
 
 
 ROW_MAJOR = Layout()

@@ -14,6 +14,7 @@ know neither the result's layout nor what follows them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import ClassVar, Protocol
 
 from tilewright.compiler.ir.types import DType, Layout, TensorType, row_major_strides
@@ -106,6 +107,7 @@ class View:
     inner: tuple[int, ...]
 
     @staticmethod
+    @lru_cache(1 << 12)
     def of(tensor: TensorType) -> "View":
         """The view of a whole tensor in its layout."""
         layout, shape = tensor.layout, tensor.shape
@@ -123,15 +125,18 @@ class View:
 
     def address(self, b: Builder, at: Coordinates) -> tuple[Index, int]:
         """(index, constant offset) of the element at `at`, whose blocked coordinates are multiples of the block."""
-        index: Index = 0
-        offset = self.origin
-        for axis, (base, constant) in enumerate(at):
-            block, stride = self.blocks[axis], self.outer[axis]
-            if stride == 0:
-                continue
-            index = b.add(index, b.mul(b.div(base, block), stride))
-            offset += constant // block * stride
-        return index, offset
+        bases = tuple(base for base, _ in at)
+
+        def build() -> Index:
+            index: Index = 0
+            for base, block, stride in zip(bases, self.blocks, self.outer, strict=True):
+                if stride:
+                    index = b.add(index, b.mul(b.div(base, block), stride))
+            return index
+
+        places = zip(at, self.blocks, self.outer, strict=True)
+        offset = sum(constant // block * stride for (_, constant), block, stride in places)
+        return b.once((self.blocks, self.outer, bases), build), self.origin + offset
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ indices is built once. Operands of one operation take the type of the first that
 becomes a constant of that type, a scalar meets a vector as a broadcast.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from tilewright.compiler.loops import nodes
@@ -57,8 +57,8 @@ class Builder:
         self._params: list[Buffer | Var] = []
         self._block: list[Instr] = []
         self._count = 0
-        # Index arithmetic built so far, by (operation, operands): one dict for each open block.
-        self._known: list[dict[tuple[str, Operand, Operand], Var]] = [{}]
+        # What is built `once`, index arithmetic by (operation, operands): one dict for each open block.
+        self._known: list[dict[Hashable, Any]] = [{}]
 
     # ---- parameters and results
 
@@ -141,7 +141,7 @@ class Builder:
                 return quotient if op == "div" else a - quotient * b  # type: ignore[operator]
             return _FOLD[op](a, b)
         type = a.type if isinstance(a, (Var, Const)) else b.type  # type: ignore[union-attr]
-        if type == INDEX:
+        if type.kind == "n" and type.lanes == 1:
             if op in ("add", "sub") and plain_b and b == 0:
                 return a
             if op == "add" and plain_a and a == 0:
@@ -213,6 +213,11 @@ class Builder:
         return self._op2("shr", a, b)
 
     def _op2(self, op: str, a: Number, b: Number) -> Operand:
+        if isinstance(a, (Var, Const)):
+            if isinstance(b, int):
+                return self._numbered(nodes.Arith, op, a, Const(a.type, b), a.type)
+            if isinstance(b, (Var, Const)) and a.type is b.type:
+                return self._numbered(nodes.Arith, op, a, b, a.type)
         left, right = self._unify(a, b)
         return self._numbered(nodes.Arith, op, left, right, left.type)
 
@@ -220,15 +225,27 @@ class Builder:
         self, kind: type[nodes.Arith] | type[nodes.Compare], op: str, a: Operand, b: Operand, type: Type
     ) -> Var:
         """Append an instruction; on indices, take the one that this block or one around it already has."""
-        key = (op, a, b)
-        known = [scope[key] for scope in self._known if key in scope] if a.type == INDEX else []
-        if known:
-            return known[0]
-        result = self._new(type)
-        self._block.append(kind(result, op, a, b))
-        if a.type == INDEX:
-            self._known[-1][key] = result
-        return result
+        if a.type.kind != "n" or a.type.lanes != 1:
+            result = self._new(type)
+            self._block.append(kind(result, op, a, b))
+            return result
+
+        def build() -> Var:
+            result = self._new(type)
+            self._block.append(kind(result, op, a, b))
+            return result
+
+        left, right = (operand.value if isinstance(operand, Const) else operand for operand in (a, b))
+        found: Var = self.once((op, left, right), build)
+        return found
+
+    def once(self, key: Hashable, build: Callable[[], Any]) -> Any:
+        """What `build` gives, or what it gave for the same key in this block or one around it."""
+        for scope in self._known:
+            if key in scope:
+                return scope[key]
+        built = self._known[-1][key] = build()
+        return built
 
     def _inside(self, build: Callable[[], Any]) -> tuple[tuple[Instr, ...], Any]:
         """The instructions that `build` appends, as a block of their own, and what it returns."""
@@ -244,7 +261,12 @@ class Builder:
 
         On machines without this instruction it is a product and a sum, each rounded, unless `exact`.
         """
-        x, y, z = self._unify(a, b, c)
+        operands: list[Operand]
+        if isinstance(a, Var) and isinstance(b, Var) and isinstance(c, (Var, Const)) and a.type is b.type is c.type:
+            operands = [a, b, c]
+        else:
+            operands = self._unify(a, b, c)
+        x, y, z = operands
         result = self._new(x.type)
         self._block.append(nodes.Fma(result, x, y, z, exact))
         return result
