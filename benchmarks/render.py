@@ -373,8 +373,9 @@ def _compiling(results: Results) -> str:
     return (
         "## From the file to the first result\n\nEach start in a new process, with the file in the page cache; "
         f"importing the engine does not count: it takes Tilewright {loading['warm']:.0f} ms, {loading['cold']:.0f} ms "
-        f"with what compiles, and onnxruntime {loading['onnxruntime']:.0f} ms, besides NumPy. Tilewright compiles on all cores; onnxruntime creates its session "
-        "with its defaults. Peak memory is the whole process's, pages of mapped files included.\n\n"
+        f"with what compiles, and onnxruntime {loading['onnxruntime']:.0f} ms, besides NumPy. Tilewright compiles on "
+        "all cores; onnxruntime creates its session with its defaults. Peak memory is the whole process's, pages of "
+        "mapped files included.\n\n"
         + table(heads, rows)
         + "".join(f"\n\n{line}" for line in floors)
         + "\n\nWhere a cold start's time goes, in milliseconds by stage, in one more start:\n\n"
