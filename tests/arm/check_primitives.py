@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from arm.emulated import REFERENCES
-from arm.primitive import Array, run_primitive
+from arm.primitive import run_primitive
+from ulps import ulps
 
 from tilewright.compiler.targets import host
 
@@ -28,13 +29,3 @@ def test_functions_have_the_same_bits_as_on_x86(name: str) -> None:
     number = ~np.isnan(result)
     np.testing.assert_array_equal(result.view(np.uint32)[number], ours.view(np.uint32)[number])
     np.testing.assert_array_less(ulps(result, exact), limit + 1e-9)
-
-
-def ulps(result: Array, exact: Array) -> Array:
-    """Distance in units in the last place of float32; results that are not finite must be equal."""
-    with np.errstate(all="ignore"):
-        rounded = exact.astype(np.float32)
-        finite = np.isfinite(exact) & np.isfinite(result)
-        same = (result == rounded) | (np.isnan(result) & np.isnan(rounded))
-        unit = np.ldexp(1.0, np.maximum(np.frexp(exact)[1] - 24, -149))
-        return np.where(finite, np.abs(result - exact) / unit, np.where(same, 0, np.inf))

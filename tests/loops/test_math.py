@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from support import run
+from ulps import ulps
 
 from tilewright.compiler.codegen.llvm import emit_module
 from tilewright.compiler.codegen.object import compile_module
@@ -51,16 +52,6 @@ def apply(name: str, type: Type, *inputs: Array, lanes: int = 16) -> Array:
     function = elementwise(name, type, lanes, y.size, len(arrays))
     run(function, {**{f"x{k}": x for k, x in enumerate(arrays)}, "y": y})
     return y
-
-
-def ulps(result: Array, exact: Array) -> Array:
-    """Distance in units in the last place of float32; results that are not finite must be equal."""
-    with np.errstate(all="ignore"):
-        rounded = exact.astype(np.float32)
-        finite = np.isfinite(exact) & np.isfinite(result)
-        same = (result == rounded) | (np.isnan(result) & np.isnan(rounded))
-        unit = np.ldexp(1.0, np.maximum(np.frexp(exact)[1] - 24, -149))
-        return np.where(finite, np.abs(result - exact) / unit, np.where(same, 0, np.inf))
 
 
 @pytest.mark.parametrize("name", LIMITS)
