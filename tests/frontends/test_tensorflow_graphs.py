@@ -125,6 +125,16 @@ def test_constants_with_another_axis(axis: Array) -> None:
         np.testing.assert_array_equal(run(g.bytes(), {"x": np.zeros((1, 4), F32)})["y"], np.ones((1, 4), F32))
 
 
+@pytest.mark.parametrize("radius", [3, 8, 1 << 40, (1 << 63) - 1])
+def test_a_normalisation_that_reaches_beyond_all_channels(radius: int) -> None:
+    g = GraphDefWriter()
+    g.placeholder("x", F32, (1, 2, 2, 4))
+    g.node("y", "LRN", "x", T=np.dtype(F32), depth_radius=radius)
+    x = np.arange(16, dtype=F32).reshape(1, 2, 2, 4)
+    expected = x / np.sqrt(1 + (x * x).sum(-1, keepdims=True))
+    np.testing.assert_allclose(run(g.bytes(), {"x": x})["y"], expected, rtol=1e-5)
+
+
 def test_large_graphs_are_read_in_time() -> None:
     g = GraphDefWriter()
     last = g.placeholder("x", F32, (1, 4))

@@ -20,11 +20,12 @@ def fused_batch_norm(call: Call) -> list[Value]:
 @operator("LRN")
 def lrn(call: Call) -> Value:
     """x / (bias + alpha s) ** beta, s the sum of squares over the channels at most `depth_radius` away."""
-    size = 2 * call.whole("depth_radius", 5) + 1
     image = Image(call, "NHWC")
+    x = image.first(call.operand(0))
+    size = 2 * min(call.whole("depth_radius", 5), x.type.shape[1]) + 1  # a larger radius reaches no further channels
     y = composites.lrn(
         call.g,
-        image.first(call.operand(0)),
+        x,
         size=size,
         alpha=call.number("alpha", 1.0) * size,
         beta=call.number("beta", 0.5),
