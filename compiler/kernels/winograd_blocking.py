@@ -32,7 +32,8 @@ def blocking(
     all_groups = -(-blocks_out // vectors)
     room = (target.l2 * 7 // 8 - filters) // (tile_inputs + tile_products)
     if tiles <= FEW * pixels:
-        chosen = tiles
+        # Filters may be read for every strip where they stay in the cache; short blocks leave other layers' data there.
+        chosen = split(tiles, pixels)[0] if filters <= target.l2 // 4 else tiles
     elif room >= pixels:
         # Everything stays in the second-level cache.
         return split(tiles, room // pixels * pixels)[0], 1
