@@ -38,6 +38,22 @@ def test_help_shows_an_example(command: str) -> None:
     assert command in run("--help").output
 
 
+def test_names_with_brackets_are_shown_as_they_are(tmp_path: Path) -> None:
+    """They are no markup, in the names of files, of tensors and of nodes."""
+    path = tmp_path / "[" / "b].onnx"
+    path.parent.mkdir()
+    node = helper.make_node("GlobalAveragePool", ["[red]x"], ["y[/b]"], name="[/pool]")
+    ports = [helper.make_tensor_value_info(name, 1, (1, 3, 4, 4)) for name in ("[red]x", "y[/b]")]
+    ports[1].type.tensor_type.ClearField("shape")
+    path.write_bytes(helper.make_model(helper.make_graph([node], "g", ports[:1], ports[1:])).SerializeToString())
+    shown = run("inspect", path).stdout
+    assert "[/b].onnx" in shown and "[red]x: float 1x3x4x4" in shown and "[/pool]" in shown
+    assert "y[/b]" in run("run", path, "--random", 1).stdout
+    shown = run("bench", path, "--rounds", 1).stdout
+    assert "input [red]x" in shown and "[/pool]" in shown
+    assert "[/b].so" in run("compile", path, "-o", path.with_suffix(".so")).stdout
+
+
 def test_version() -> None:
     assert tw.__version__ in run("--version").output
 

@@ -145,7 +145,7 @@ def _print(facts: dict[str, Any], found: Sequence[Layer], peak: Peak) -> None:
         out.print(listing)
         for row in facts["peers"]:
             if "error" in row:
-                out.print(row["error"], markup=False)
+                out.print(row["error"])
     listing = table("layer", "template", "result", ">ms", ">share", ">GFLOP/s", ">of limit", "bound by")
     for layer in found:
         listing.add_row(
@@ -155,7 +155,7 @@ def _print(facts: dict[str, Any], found: Sequence[Layer], peak: Peak) -> None:
         )  # fmt: skip
     listing.add_row("total", "", "", f"{sum(layer.ms for layer in found):.3f}", style="bold")
     out.print()
-    out.print(listing, markup=False)
+    out.print(listing)
     out.print(
         f"one thread; the limits are {peak.flops / 1e9:.0f} GFLOP/s and {peak.bandwidth / 1e9:.1f} GB/s, both measured"
     )

@@ -92,12 +92,12 @@ def inspect(model: str, shapes: tuple[tuple[str, Shape], ...], as_json: bool) ->
 
 def _print(found: Report) -> None:
     out = console()
-    out.print(f"{found.model}", markup=False)
+    out.print(found.model)
     for title, ports in (("inputs", found.inputs), ("outputs", found.outputs)):
-        out.print(f"{title:8}  {', '.join(ports)}", markup=False)
+        out.print(f"{title:8}  {', '.join(ports)}")
     if found.shapes:
         shapes = ", ".join(f"{name} {shown(shape)}" for name, shape in found.shapes.items())
-        out.print(f"shown for {shapes}", markup=False)
+        out.print(f"shown for {shapes}")
     if found.layers:
         listing = table(">#", "layer", "operator", "output", ">parameters", ">MFLOPs", "node")
         for row in found.layers:
@@ -108,9 +108,9 @@ def _print(found: Report) -> None:
             )  # fmt: skip
         flops = "?" if found.flops is None else f"{found.flops / 1e6:,.1f}"
         listing.add_row("", "total", "", "", f"{found.parameters:,}", flops, "", style="bold")
-        out.print(listing, markup=False)
-    out.print(f"operators {', '.join(f'{op} {n}' for op, n in found.operators.items())}", markup=False)
+        out.print(listing)
+    out.print(f"operators {', '.join(f'{op} {n}' for op, n in found.operators.items())}")
     if not found.unsupported:
         out.print("all operators are supported")
     for op, nodes in found.unsupported.items():
-        out.print(f"not supported: {op} in {', '.join(nodes)}", markup=False)
+        out.print(f"not supported: {op} in {', '.join(nodes)}")

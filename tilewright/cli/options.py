@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tilewright.errors import CallError
 
@@ -126,8 +127,11 @@ def shown(shape: tuple[int | str, ...]) -> str:
 
 
 def console() -> Console:
-    """Where results go; as wide as they are when that is no terminal, so that nothing is cut."""
-    return Console(width=None if sys.stdout.isatty() else 160, soft_wrap=False, highlight=False)
+    """Where results go; as wide as they are when that is no terminal, so that nothing is cut.
+
+    Brackets are what they are, no markup: names in models and of files may have them.
+    """
+    return Console(width=None if sys.stdout.isatty() else 160, soft_wrap=False, highlight=False, markup=False)
 
 
 def table(*columns: str, title: str | None = None) -> Table:
@@ -145,8 +149,8 @@ def table(*columns: str, title: str | None = None) -> Table:
 @contextmanager
 def working(message: str) -> Iterator[Callable[[str], None]]:
     """Say on a terminal's stderr what is being done while it lasts; the function it gives changes the message."""
-    with Console(stderr=True).status(message) as status:
-        yield status.update
+    with Console(stderr=True).status(Text(message)) as status:
+        yield lambda text: status.update(Text(text))
 
 
 def folder(path: str) -> Path:

@@ -44,7 +44,7 @@ def targets(cpus: str | None, as_json: bool) -> None:
             row.name, row.triple, row.cpu, features, str(row.vector_bits) if row.vector_bits > 32 else "none",
             str(row.registers), "yes" if row.fma else "no", str(facts["tested"]),
         )  # fmt: skip
-    console().print(listing, markup=False)
+    console().print(listing)
 
 
 def _facts(row: Target) -> dict[str, object]:
