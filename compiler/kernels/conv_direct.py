@@ -17,12 +17,13 @@ cache for all tiles of the area; where the whole reduction is one chain, there a
 overlap: every output vector is computed and stored exactly once.
 
 Data come from the second-level cache or beyond while the arithmetic goes on: each input block's turn prefetches the
-pixels of the next one (of 1x1 filters, which use them only once), and after the last chain what the epilogue reads
-and writes. Without that a layer of 1x1 filters takes a tenth longer.
+pixels of the next one (of 1x1 filters, which use them only once), and in the last chain's what the epilogue reads
+and writes. Without that a layer of 1x1 filters takes a tenth longer. Every step fetches something, if only filters a
+few steps ahead: LLVM moves no loads over a prefetch, and would move those of an unrolled step up into spills.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import ClassVar
 
@@ -51,6 +52,12 @@ cache, together with the totals of an area."""
 
 SHORT = 160
 """Products that are one chain where there are no more: totals would take longer than filters from further away."""
+
+UNROLL = 2
+"""Steps unrolled, where a tile fills the registers: then the loop around them takes no time."""
+
+AHEAD = 8
+"""How many products ahead filters are fetched that lie in the second-level cache."""
 
 ITEMS = 8
 """The least number of items, where there are so many tiles: threads share them."""
@@ -120,9 +127,7 @@ def plan(
     reduction = inputs * kernel[0] * kernel[1]
     block = lanes if x_is_blocked_source else 1
     unit = 2 if pooled else 1
-    vectors, rows, pixels = choose_tile(
-        target, lanes * x.dtype.bytes, blocks, groups, height, width, reduction, unit
-    )
+    vectors, rows, pixels = choose_tile(target, lanes * x.dtype.bytes, blocks, groups, height, width, reduction, unit)
     x_pads = ((0, 0), (0, 0), *(needed_pad(*axis) for axis in geometry))
     x_layout = Layout(blocks=((1, lanes),)) if x_is_blocked_source else Layout(axes=x.layout.axes)
     w_blocks = ((1, lanes), (0, vectors * lanes)) if x_is_blocked_source else ((0, vectors * lanes),)
@@ -146,8 +151,8 @@ def plan(
         rows=rows,
         pixels=pixels,
         unit=unit,
-        # About as many multiply-adds a step as accumulators: with more, LLVM moves loads ahead, into spills.
-        unroll=-(-(target.registers - 4) // (vectors * rows * pixels)),
+        # A power of two, as blocks of channels are.
+        unroll=1 << max(UNROLL * (target.registers - 4) // (vectors * rows * pixels), 1).bit_length() - 1,
         chain=-(-blocks_in // -(-blocks_in // chain)),
         row_tiles=row_tiles,
         column_tiles=column_tiles,
@@ -160,9 +165,7 @@ def plan(
     )
 
 
-def build(
-    name: str, plan: Plan, x: TensorType, w: TensorType, result: TensorType, epilogue: Epilogue
-) -> Kernel:
+def build(name: str, plan: Plan, x: TensorType, w: TensorType, result: TensorType, epilogue: Epilogue) -> Kernel:
     """The kernel of `plan`, with buffers x, w and the epilogue's.
 
     x and w lie as the plan asks; x may have wider pads, else CompileError. Items are pairs of an output
@@ -192,6 +195,21 @@ class _Tile:
     rows: int
     pixels: int
     number: Index
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Lines of memory to fetch, one every so many steps; `step` elements apart from element `at + offset` on."""
+
+    buffer: Buffer
+    at: Index
+    offset: int
+    step: int
+    every: int = 1
+
+    def later(self, b: Builder, steps: Index) -> "_Lines":
+        """Those of later steps."""
+        return replace(self, at=b.add(self.at, b.mul(steps, self.step // self.every)))
 
 
 class _Builder:
@@ -254,37 +272,40 @@ class _Builder:
         b, plan = self.b, self.plan
         blocks = self.input_blocks
         if self.totals is None:
-            self.tiles(item, lambda tile: self.finish(item, tile, self.reduce(item, tile, 0, blocks, last=True)))
+            self.tiles(item, lambda tile: self.finish(item, tile, self.reduce(item, tile, 0, blocks, True)))
             return
-        totals, lanes = self.totals, plan.lanes
-        # The last chain may be shorter, and so may its last block be: it is code of its own.
-        rest = (blocks - 1) // plan.chain * plan.chain
+        # The last block may have fewer channels: then the last chain is code of its own.
+        end = (blocks - 1) // plan.chain * plan.chain if self.inputs % self.block else blocks
 
-        def add_up(tile: "_Tile", sums: list[Operand], store: bool, added: bool) -> list[Operand]:
-            """The sums on top of the tile's totals, if those hold any yet; perhaps stored there."""
-            slot = b.mul(tile.number, self.tile_size)
-            for number, value in enumerate(sums):
-                offset = number * lanes
-                sums[number] = b.add(b.load(totals, slot, lanes, offset=offset), value) if added else value
-                if store:
-                    b.store(totals, slot, sums[number], offset=offset)
-            return sums
-
-        def chain(block: Index, added: bool) -> None:
-            end = b.add(block, plan.chain)
+        def chain(block: Index, _: list[Operand]) -> None:
+            past = b.min(b.add(block, plan.chain), blocks)
+            is_first = True if isinstance(block, int) else b.compare("eq", block, 0)
+            is_last = False if end < blocks else b.compare("eq", past, blocks)
 
             def visit(tile: "_Tile") -> None:
-                add_up(tile, self.reduce(item, tile, block, end), True, added)
+                sums = self.reduce(item, tile, block, past, is_last)
+                b.if_(is_first, lambda: self.keep(tile, sums), lambda: self.add_up(item, tile, sums, is_last))
 
             self.tiles(item, visit)
 
-        def last(tile: "_Tile") -> None:
-            sums = self.reduce(item, tile, rest, blocks, last=True)
-            self.finish(item, tile, add_up(tile, sums, False, True))
+        b.for_(0, end, chain, step=plan.chain)
+        if end < blocks:
+            self.tiles(item, lambda tile: self.add_up(item, tile, self.reduce(item, tile, end, blocks, True), True))
 
-        chain(0, False)
-        b.for_(plan.chain, rest, lambda block, _: chain(block, True), step=plan.chain)
-        self.tiles(item, last)
+    def add_up(self, item: "_Item", tile: "_Tile", sums: list[Operand], is_last: Operand | bool) -> None:
+        """Add a chain's sums to the tile's totals; hand those on after the last one."""
+        b, totals, lanes = self.b, self.totals, self.plan.lanes
+        assert totals is not None
+        at = b.mul(tile.number, self.tile_size)
+        sums = [b.add(b.load(totals, at, lanes, offset=number * lanes), value) for number, value in enumerate(sums)]
+        b.if_(is_last, lambda: self.finish(item, tile, sums), lambda: self.keep(tile, sums))
+
+    def keep(self, tile: "_Tile", sums: list[Operand]) -> None:
+        """Store a tile's totals."""
+        assert self.totals is not None
+        at = self.b.mul(tile.number, self.tile_size)
+        for number, value in enumerate(sums):
+            self.b.store(self.totals, at, value, offset=number * self.plan.lanes)
 
     def tiles(self, item: "_Item", visit: Callable[["_Tile"], None]) -> None:
         """Build loops over an item's tiles."""
@@ -327,8 +348,8 @@ class _Builder:
                 first = (v * tile.rows + y) * tile.pixels + t
                 window = [sums[first + i] for i in (0, 1, tile.pixels, tile.pixels + 1)]
                 outer = ((item.image, 0), (channel, v * lanes))
-                at, pooled = ((tile.row, y), (tile.column, t)), ((half_row, y // 2), (half_column, t // 2))
-                self.epilogue.store_window(b, (*outer, *at), window, (*outer, *pooled))
+                place, pooled = ((tile.row, y), (tile.column, t)), ((half_row, y // 2), (half_column, t // 2))
+                self.epilogue.store_window(b, (*outer, *place), window, (*outer, *pooled))
             return
         for number, value in enumerate(sums):
             v, pixel = divmod(number, tile.rows * tile.pixels)
@@ -336,10 +357,10 @@ class _Builder:
             at = ((item.image, 0), (channel, v * lanes), (tile.row, y), (tile.column, t))
             self.epilogue.store(b, at, value, lanes)
 
-    def reduce(self, item: "_Item", tile: "_Tile", lo: Index, hi: Index, last: bool = False) -> list[Operand]:
-        """The sums over input blocks lo..hi, [vector][pixel]; the very last block may have fewer channels.
+    def reduce(self, item: "_Item", tile: "_Tile", lo: Index, hi: Index, is_last: Operand | bool) -> list[Operand]:
+        """The sums over input blocks lo..hi, [vector][pixel]; in the last chain, what the epilogue needs is fetched.
 
-        After the `last` ones, the tile is finished.
+        Where `hi` is known to be the end, the last block may have fewer channels.
         """
         b, plan, x, w = self.b, self.plan, self.x, self.w
         (stride_y, stride_x), (pad_y, pad_x) = plan.strides, plan.pads
@@ -359,13 +380,13 @@ class _Builder:
 
         # Each input block's turn fetches its share of the lines, so that they come while the arithmetic goes on.
         turns = hi - lo if isinstance(hi, int) and isinstance(lo, int) else plan.chain
-        fetched = -(-tile.pixels // turns) if last else 0
+        fetched = -(-tile.pixels // turns)
 
         def block(channels: int) -> Body:
             def body(index: Index, sums: list[Operand]) -> list[Operand]:
                 at_x, at_w = b.add(base, b.mul(index, x.outer[1])), b.add(filters, b.mul(index, w.outer[1]))
-                if fetched:
-                    self.prefetch_results(item, tile, b.mul(b.sub(index, lo), fetched), fetched)
+                first = b.mul(b.sub(index, lo), fetched)
+                b.if_(is_last, lambda: self.prefetch_results(item, tile, first, fetched))
                 following = self.following(tile, index, hi)
                 return self.window(at_x, at_w, channels, sums, item.vectors, places, tile, following)
 
@@ -404,26 +425,23 @@ class _Builder:
                     self.epilogue.prefetch(b, at)
 
     def window(
-        self,
-        at_x: Index,
-        at_w: Index,
-        channels: int,
-        sums: list[Operand],
-        vectors: int,
-        places: list[int],
-        tile: "_Tile",
-        following: Index | None,
-    ) -> list[Operand]:
+        self, at_x: Index, at_w: Index, channels: int, sums: list[Operand], vectors: int, places: list[int],
+        tile: "_Tile", following: Index | None,
+    ) -> list[Operand]:  # fmt: skip
         """Add one block of input channels over the whole filter window."""
         b, x, w, plan = self.b, self.x, self.w, self.plan
         unroll = min(plan.unroll, channels)
         whole = channels // unroll * unroll
+        pixel_step = plan.strides[1] * x.outer[3]
 
-        def steps(at_x: Index, at_w: Index, count: int, sums: list[Operand], ahead: Index | None) -> list[Operand]:
+        def steps(at_x: Index, at_w: Index, count: int, sums: list[Operand], ahead: Sequence[_Lines]) -> list[Operand]:
             sums = list(sums)
             for c in range(count):
-                if ahead is not None:
-                    prefetch_pixels(b.add(ahead, c * pixel_step))
+                due = [lines for lines in ahead if c % lines.every == 0]
+                for lines in due:
+                    b.prefetch(lines.buffer, lines.at, offset=lines.offset + c // lines.every * lines.step)
+                if not due:
+                    b.prefetch(self.w_buffer, at_w, offset=w.origin + (AHEAD + c) * plan.vectors * plan.lanes)
                 taps = [
                     b.load(self.w_buffer, at_w, plan.lanes, offset=w.origin + c * w.inner[1] + v * plan.lanes)
                     for v in range(vectors)
@@ -434,38 +452,36 @@ class _Builder:
                         sums[v * len(places) + k] = multiply_add(b, pixel, taps[v], sums[v * len(places) + k])
             return sums
 
-        pixel_step = plan.strides[1] * x.outer[3]
-        row_step = plan.strides[0] * x.outer[2]
-        rows = 1 if row_step == tile.pixels * pixel_step else tile.rows
-
-        def prefetch_pixels(at: Index) -> None:
-            """The lines at one place of all rows."""
-            for y in range(rows):
-                b.prefetch(self.x_buffer, at, offset=places[0] + y * row_step, locality=3)
-
-        def prefetch(at_w: Index) -> None:
-            """The tile's share of the vectors at the same place of the next chain of input blocks."""
+        def lines_ahead(at_x: Index, at_w: Index) -> list[_Lines]:
+            """What the steps of one place of the window fetch, a line each of every kind."""
             line = max(64 // w.type.bytes, 1)
-            share = -(-channels * vectors * plan.lanes // (line * plan.row_tiles * plan.column_tiles))
-            at = b.add(at_w, b.mul(tile.number, share * line))
-            for k in range(share):
-                offset = w.origin + plan.chain * w.outer[1] + k * line
-                b.prefetch(self.w_buffer, at, offset=offset, locality=3)
+            found = []
+            if following is not None:
+                row_step = plan.strides[0] * x.outer[2]
+                rows = 1 if row_step == tile.pixels * pixel_step else tile.rows
+                at = b.add(at_x, following)
+                found += [_Lines(self.x_buffer, at, places[0] + y * row_step, pixel_step) for y in range(rows)]
+            if plan.prefetch:
+                # The tile's share of the vectors at the same place of the next chain of input blocks.
+                share = -(-channels * vectors * plan.lanes // (line * plan.row_tiles * plan.column_tiles))
+                each = -(-share // channels)
+                every = unroll if share * unroll <= channels else 1
+                at = b.add(at_w, b.mul(tile.number, share * line))
+                origin = w.origin + plan.chain * w.outer[1]
+                found += [_Lines(self.w_buffer, at, origin + k * line, each * line, every) for k in range(each)]
+            return found
 
         def column(at_x: Index, at_w: Index, sums: list[Operand]) -> list[Operand]:
-            if plan.prefetch:
-                prefetch(at_w)
+            fetched = lines_ahead(at_x, at_w)
 
             def channel(c: Index, sums: list[Operand]) -> list[Operand]:
-                ahead = None if following is None else b.add(b.add(at_x, following), b.mul(c, pixel_step))
-                return steps(
-                    b.add(at_x, b.mul(c, x.inner[1])), b.add(at_w, b.mul(c, w.inner[1])), unroll, sums, ahead
-                )
+                here_x, here_w = b.add(at_x, b.mul(c, x.inner[1])), b.add(at_w, b.mul(c, w.inner[1]))
+                return steps(here_x, here_w, unroll, sums, [lines.later(b, c) for lines in fetched])
 
             sums = b.for_(0, whole, channel, step=unroll, carried=sums)
             if whole < channels:
                 end_x, end_w = b.add(at_x, whole * x.inner[1]), b.add(at_w, whole * w.inner[1])
-                sums = steps(end_x, end_w, channels - whole, sums, None)
+                sums = steps(end_x, end_w, channels - whole, sums, [lines.later(b, whole) for lines in fetched])
             return sums
 
         def over_columns(row_x: Index, row_w: Index, sums: list[Operand]) -> list[Operand]:
