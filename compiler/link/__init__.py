@@ -15,6 +15,7 @@ their own, all but the header write it too, as `library.weights_file` in the sam
 and `archive` are what they say. The same library always makes the same bytes.
 """
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +129,10 @@ def _link(library: Library, path: Path, candidate: Candidate, tools: Tools, draf
                 object_ = Path(folder) / f"{library.name}.o"
                 with open(object_, "wb") as file:
                     _write_chunks(file, _object(library))
-                run(candidate, [object_], out, tools.report)
+                # What linkers write besides, such as a Windows program's debug information, goes with the folder.
+                linked = Path(folder) / path.name
+                run(candidate, [object_], linked, tools.report)
+                os.replace(linked, out)
         if "linux" in library.triple:
             seal(out, library.symbol)
 
