@@ -117,8 +117,8 @@ def _softmax_axes(call: Call) -> tuple[int, ...]:
     """The axes normalised together: one, but before opset 13 all from `axis` on."""
     rank = call.operand(0).type.rank
     if call.node.opset >= 13:
-        return (call.axis(call.integer("axis", -1), rank),)
-    axis = call.integer("axis", 1)
+        return (call.axis(call.whole("axis", -1), rank),)
+    axis = call.whole("axis", 1)
     first = axis if axis == rank else call.axis(axis, rank)
     return tuple(range(first, rank))
 
@@ -137,7 +137,7 @@ def log_softmax(call: Call) -> Value:
 def hardmax(call: Call) -> Value:
     """1 at the first maximum along the axis, 0 elsewhere."""
     g, x = call.g, call.operand(0)
-    axis = call.axis(call.integer("axis", -1), x.type.rank)
+    axis = call.axis(call.whole("axis", -1), x.type.rank)
     where = g.op("argmax", x, axis=axis, keepdims=True)
     shape = [1] * x.type.rank
     shape[axis] = x.type.shape[axis]

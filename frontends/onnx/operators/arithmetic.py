@@ -57,7 +57,7 @@ def tan(call: Call) -> Value:
 
 @operator("IsInf", since=10)
 def is_inf(call: Call) -> Value:
-    negative, positive = (bool(call.integer(f"detect_{sign}", 1)) for sign in ("negative", "positive"))
+    negative, positive = (bool(call.whole(f"detect_{sign}", 1)) for sign in ("negative", "positive"))
     x = call.operand(0)
     if not x.type.dtype.is_float:
         raise GraphError(f"operand 0 is {x.type}; only floats can be infinite")
@@ -74,7 +74,7 @@ def pow(call: Call) -> Value:
 
 @operator("Mod", since=10)
 def mod(call: Call) -> Value:
-    return call.g.op("rem" if call.integer("fmod", 0) else "mod", call.operand(0), call.operand(1))
+    return call.g.op("rem" if call.whole("fmod", 0) else "mod", call.operand(0), call.operand(1))
 
 
 def _fold(primitive: str, call: Call) -> Value:
@@ -115,7 +115,7 @@ def _cast(call: Call, dtype: DType) -> Value:
 @operator("Cast", since=6)
 def cast(call: Call) -> Value:
     """`saturate` and `round_mode` speak of 8-bit floats only."""
-    number = call.integer("to")
+    number = call.whole("to")
     dtype = dtype_of(number)
     if dtype is None:
         raise UnsupportedError(f"it casts to {type_name(number)}, which Tilewright lacks")

@@ -15,7 +15,7 @@ Pads = tuple[tuple[int, int], ...]
 
 def _per_axis(call: Call, name: str, count: int) -> tuple[int, ...]:
     """A list of one positive number a spatial axis, by default ones."""
-    values = call.integers(name) or (1,) * count
+    values = call.wholes(name) or (1,) * count
     if len(values) != count:
         raise GraphError(f"attribute '{name}' is {values}; the operand has {count} spatial axes")
     if any(value < 1 for value in values):
@@ -31,7 +31,7 @@ def _spatial(x: Value) -> Shape:
 
 def _declared_pads(call: Call, count: int) -> Pads:
     """The attribute: all the beginnings, then all the ends."""
-    pads = call.integers("pads") or (0,) * (2 * count)
+    pads = call.wholes("pads") or (0,) * (2 * count)
     if len(pads) != 2 * count:
         raise GraphError(f"attribute 'pads' is {pads}; {count} spatial axes take {2 * count}")
     return tuple(zip(pads[:count], pads[count:], strict=True))
@@ -69,7 +69,7 @@ def _kernel(call: Call, w: Value, count: int) -> Shape:
     if w.type.rank != count + 2:
         raise GraphError(f"weights of shape {w.type.shape} do not fit an operand with {count} spatial axes")
     kernel = w.type.shape[2:]
-    declared = call.integers("kernel_shape")
+    declared = call.wholes("kernel_shape")
     if declared is not None and declared != kernel:
         raise GraphError(f"attribute 'kernel_shape' is {declared}, but the weights have shape {w.type.shape}")
     return kernel
@@ -94,7 +94,7 @@ def conv(call: Call) -> Value:
     kernel = _kernel(call, w, len(size))
     strides, dilations = _per_axis(call, "strides", len(size)), _per_axis(call, "dilations", len(size))
     x, pads = _cropped(call, x, _pads(call, size, kernel, strides, dilations))
-    groups = call.integer("group", 1)
+    groups = call.whole("group", 1)
     y = call.g.op("conv", x, w, strides=strides, pads=pads, dilations=dilations, groups=groups)
     return _with_bias(call, y, 2)
 
@@ -111,11 +111,11 @@ def conv_transpose(call: Call) -> Value:
     count = len(size)
     kernel = _kernel(call, w, count)
     strides, dilations = _per_axis(call, "strides", count), _per_axis(call, "dilations", count)
-    extra = call.integers("output_padding") or (0,) * count
+    extra = call.wholes("output_padding") or (0,) * count
     if len(extra) != count or any(elements < 0 for elements in extra):
         raise GraphError(f"attribute 'output_padding' is {extra}; the operand has {count} spatial axes")
     mode = call.text("auto_pad", "NOTSET")
-    wanted = call.integers("output_shape")
+    wanted = call.wholes("output_shape")
     if wanted is not None:
         wanted = wanted[-count:]  # some exporters give all dimensions
         if len(wanted) != count or any(dim < 0 for dim in wanted):
@@ -128,7 +128,7 @@ def conv_transpose(call: Call) -> Value:
         upper = mode == "SAME_UPPER"
         pads = composites.conv_transpose_pads(size, kernel, strides, dilations, extra, wanted, upper)
     y = composites.conv_transpose(
-        call.g, x, w, strides=strides, pads=pads, dilations=dilations, groups=call.integer("group", 1),
+        call.g, x, w, strides=strides, pads=pads, dilations=dilations, groups=call.whole("group", 1),
         output_padding=extra,
     )  # fmt: skip
     return _with_bias(call, y, 2)
@@ -151,7 +151,7 @@ def gemm(call: Call) -> Value:
     return composites.gemm(
         call.g, a, b, call.optional(2),
         alpha=call.number("alpha", 1.0), beta=call.number("beta", 1.0),
-        transpose_a=bool(call.integer("transA", 0)), transpose_b=bool(call.integer("transB", 0)),
+        transpose_a=bool(call.whole("transA", 0)), transpose_b=bool(call.whole("transB", 0)),
     )  # fmt: skip
 
 
@@ -173,12 +173,12 @@ class Pooling:
 def _pooling(call: Call) -> Pooling:
     x = call.operand(0)
     size = _spatial(x)
-    kernel = call.integers("kernel_shape") or ()
+    kernel = call.wholes("kernel_shape") or ()
     if len(kernel) != len(size) or any(dim < 1 for dim in kernel):
         raise GraphError(f"attribute 'kernel_shape' is {kernel}; the operand has {len(size)} spatial axes")
     strides, dilations = _per_axis(call, "strides", len(size)), _per_axis(call, "dilations", len(size))
     x, pads = _cropped(call, x, _pads(call, size, kernel, strides, dilations))
-    return Pooling(x, kernel, strides, pads, dilations, bool(call.integer("ceil_mode", 0)))
+    return Pooling(x, kernel, strides, pads, dilations, bool(call.whole("ceil_mode", 0)))
 
 
 @operator("MaxPool", since=1)
@@ -191,12 +191,12 @@ def max_pool(call: Call) -> Value:
 
 @operator("AveragePool", since=7)
 def average_pool(call: Call) -> Value:
-    p, included = _pooling(call), bool(call.integer("count_include_pad", 0))
+    p, included = _pooling(call), bool(call.whole("count_include_pad", 0))
     return composites.avg_pool(call.g, p.x, p.kernel, p.strides, p.pads, p.dilations, p.ceil_mode, included)
 
 
 def _norm(call: Call) -> int:
-    p = call.integer("p", 2)
+    p = call.whole("p", 2)
     if p < 1:
         raise GraphError(f"attribute 'p' is {p}; it counts from 1")
     return p

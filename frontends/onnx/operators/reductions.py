@@ -60,12 +60,12 @@ def _reduce(reduction: Reduction, axes_are_operand: bool, call: Call) -> Value:
     happens.
     """
     x = call.operand(0)
-    axes = call.known_ints(1, "axes") if axes_are_operand else call.integers("axes")
+    axes = call.known_ints(1, "axes") if axes_are_operand else call.wholes("axes")
     if not axes:
         axes = (
-            () if axes_are_operand and call.integer("noop_with_empty_axes", 0) else tuple(range(x.type.rank))
+            () if axes_are_operand and call.whole("noop_with_empty_axes", 0) else tuple(range(x.type.rank))
         )
-    return reduction(call.g, x, call.axes(axes, x.type.rank), bool(call.integer("keepdims", 1)))
+    return reduction(call.g, x, call.axes(axes, x.type.rank), bool(call.whole("keepdims", 1)))
 
 
 for _name, (_since, _reduction) in _REDUCTIONS.items():
@@ -78,9 +78,9 @@ def _arg(primitive: str, call: Call) -> Value:
     return call.g.op(
         primitive,
         x,
-        axis=call.axis(call.integer("axis", 0), x.type.rank),
-        keepdims=bool(call.integer("keepdims", 1)),
-        last=bool(call.integer("select_last_index", 0)),
+        axis=call.axis(call.whole("axis", 0), x.type.rank),
+        keepdims=bool(call.whole("keepdims", 1)),
+        last=bool(call.whole("select_last_index", 0)),
     )
 
 
@@ -90,7 +90,7 @@ operator("ArgMin", since=1)(partial(_arg, "argmin"))
 
 @operator("LpNormalization", since=1)
 def lp_normalization(call: Call) -> Value:
-    x, p = call.operand(0), call.integer("p", 2)
+    x, p = call.operand(0), call.whole("p", 2)
     if p not in (1, 2):
         raise GraphError(f"attribute 'p' is {p}; it can be 1 or 2")
-    return composites.lp_normalise(call.g, x, call.axis(call.integer("axis", -1), x.type.rank), p)
+    return composites.lp_normalise(call.g, x, call.axis(call.whole("axis", -1), x.type.rank), p)

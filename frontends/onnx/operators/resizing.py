@@ -76,14 +76,14 @@ def resize_by_scales(call: Call) -> Value:
 def resize(call: Call) -> Value:
     """Operands: x, roi, scales, sizes; exactly one of the last two is given and not empty."""
     x = call.operand(0)
-    axes = call.axes(call.integers("axes") or range(x.type.rank), x.type.rank)
+    axes = call.axes(call.wholes("axes") or range(x.type.rank), x.type.rank)
     how = composites.ResizeMode(
         mode=call.text("mode", "nearest"),
         transform=call.text("coordinate_transformation_mode", "half_pixel"),
         nearest=call.text("nearest_mode", "round_prefer_floor"),
         cubic_coeff=call.number("cubic_coeff_a", -0.75),
-        exclude_outside=bool(call.integer("exclude_outside", 0)),
-        antialias=bool(call.integer("antialias", 0)),
+        exclude_outside=bool(call.whole("exclude_outside", 0)),
+        antialias=bool(call.whole("antialias", 0)),
         extrapolation=call.number("extrapolation_value", 0.0),
     )
     scales, wanted = call.known_floats(2, "scales"), call.known_ints(3, "sizes")

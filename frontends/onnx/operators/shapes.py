@@ -30,9 +30,9 @@ def constant(call: Call) -> Value:
             case "value_floats":
                 return g.constant(call.numbers(name), dtype=np.float32)
             case "value_int":
-                return g.constant(call.integer(name), dtype=np.int64)
+                return g.constant(call.whole(name), dtype=np.int64)
             case "value_ints":
-                return g.constant(call.integers(name), dtype=np.int64)
+                return g.constant(call.wholes(name), dtype=np.int64)
             case _:
                 what = value.kind if hasattr(value, "kind") else "string"
                 raise UnsupportedError(f"its value is a {what} (attribute '{name}'), which Tilewright lacks")
@@ -55,7 +55,7 @@ def constant_of_shape(call: Call) -> Value:
 @operator("Shape", since=1)
 def shape(call: Call) -> Value:
     dims = call.operand(0).type.shape
-    start, end = call.integer("start", 0), call.integer("end", len(dims))
+    start, end = call.whole("start", 0), call.whole("end", len(dims))
     return call.vector(dims[start:end])  # slices clamp as the specification wants
 
 
@@ -87,13 +87,13 @@ def eye_like(call: Call) -> Value:
     x = call.operand(0)
     if x.type.rank != 2:
         raise GraphError(f"operand 0 has shape {x.type.shape}; it takes a matrix")
-    number = call.integer("dtype", 0)
+    number = call.whole("dtype", 0)
     dtype = dtype_of(number) if number else x.type.dtype
     if dtype is None:
         raise UnsupportedError(f"it makes {type_name(number)} elements, which Tilewright lacks")
     # As a comparison of two vectors, so that nothing large is built here.
     g, (rows, columns) = call.g, x.type.shape
-    row = g.constant(np.arange(rows, dtype=np.int64).reshape(-1, 1) + call.integer("k", 0))
+    row = g.constant(np.arange(rows, dtype=np.int64).reshape(-1, 1) + call.whole("k", 0))
     return call.cast(g.op("equal", row, g.constant(np.arange(columns, dtype=np.int64))), dtype)
 
 
@@ -107,7 +107,7 @@ def reshape(call: Call) -> Value:
     if wanted is None:
         raise GraphError("operand 1, the shape, is missing")
     dims = list(wanted)
-    if not call.integer("allowzero", 0):
+    if not call.whole("allowzero", 0):
         for axis, dim in enumerate(dims):
             if dim == 0:
                 if axis >= x.type.rank:
@@ -127,7 +127,7 @@ def reshape(call: Call) -> Value:
 
 @operator("Flatten", since=1)
 def flatten(call: Call) -> Value:
-    x, axis = call.operand(0), call.integer("axis", 1)
+    x, axis = call.operand(0), call.whole("axis", 1)
     if not -x.type.rank <= axis <= x.type.rank:
         raise GraphError(f"axis {axis} does not exist in a tensor of {x.type.rank} axes")
     axis = axis + x.type.rank if axis < 0 else axis
@@ -142,7 +142,7 @@ def _unsqueeze(call: Call, axes: Sequence[int] | None) -> Value:
 
 @operator("Squeeze", since=1)
 def squeeze_attribute(call: Call) -> Value:
-    return composites.squeeze(call.g, call.operand(0), call.integers("axes"))
+    return composites.squeeze(call.g, call.operand(0), call.wholes("axes"))
 
 
 @operator("Squeeze", since=13)
@@ -152,7 +152,7 @@ def squeeze(call: Call) -> Value:
 
 @operator("Unsqueeze", since=1)
 def unsqueeze_attribute(call: Call) -> Value:
-    return _unsqueeze(call, call.integers("axes"))
+    return _unsqueeze(call, call.wholes("axes"))
 
 
 @operator("Unsqueeze", since=13)
@@ -190,7 +190,7 @@ def tile(call: Call) -> Value:
 @operator("Transpose", since=1)
 def transpose(call: Call) -> Value:
     x = call.operand(0)
-    perm = call.integers("perm") or tuple(range(x.type.rank))[::-1]
+    perm = call.wholes("perm") or tuple(range(x.type.rank))[::-1]
     return call.g.op("transpose", x, perm=call.axes(perm, x.type.rank))
 
 
@@ -210,13 +210,13 @@ def _depth_first(call: Call) -> bool:
 
 @operator("DepthToSpace", since=1)
 def depth_to_space(call: Call) -> Value:
-    return composites.depth_to_space(call.g, _image(call), call.integer("blocksize"), _depth_first(call))
+    return composites.depth_to_space(call.g, _image(call), call.whole("blocksize"), _depth_first(call))
 
 
 @operator("SpaceToDepth", since=1)
 def space_to_depth(call: Call) -> Value:
     """Channels come out in the order (row, column, channel), or (channel, row, column) for mode CRD."""
-    g, x, block = call.g, _image(call), call.integer("blocksize")
+    g, x, block = call.g, _image(call), call.whole("blocksize")
     y = composites.space_to_depth(g, x, block)
     if _depth_first(call):
         return y
@@ -231,17 +231,17 @@ def space_to_depth(call: Call) -> Value:
 @operator("Concat", since=4)
 def concat(call: Call) -> Value:
     parts = call.variadic()
-    return call.g.op("concat", *parts, axis=call.axis(call.integer("axis"), parts[0].type.rank))
+    return call.g.op("concat", *parts, axis=call.axis(call.whole("axis"), parts[0].type.rank))
 
 
 def _split(call: Call, sizes: Sequence[int] | None) -> list[Value]:
     """Parts of the given sizes, by default as equal as can be, the last one smaller."""
     x = call.operand(0)
-    axis = call.axis(call.integer("axis", 0), x.type.rank)
+    axis = call.axis(call.whole("axis", 0), x.type.rank)
     dim, parts = x.type.shape[axis], len(call.node.outputs)
-    if call.has("num_outputs") and call.integer("num_outputs") != parts:
+    if call.has("num_outputs") and call.whole("num_outputs") != parts:
         raise GraphError(
-            f"attribute 'num_outputs' is {call.integer('num_outputs')}, but it has {parts} results"
+            f"attribute 'num_outputs' is {call.whole('num_outputs')}, but it has {parts} results"
         )
     if sizes is None:
         if dim % parts and not call.has("num_outputs"):
@@ -258,7 +258,7 @@ def _split(call: Call, sizes: Sequence[int] | None) -> list[Value]:
 
 @operator("Split", since=2)
 def split_attribute(call: Call) -> list[Value]:
-    return _split(call, call.integers("split"))
+    return _split(call, call.wholes("split"))
 
 
 @operator("Split", since=13)
@@ -282,7 +282,7 @@ def _slice(
 
 @operator("Slice", since=1)
 def slice_attributes(call: Call) -> Value:
-    return _slice(call, call.integers("starts"), call.integers("ends"), call.integers("axes"), None)
+    return _slice(call, call.wholes("starts"), call.wholes("ends"), call.wholes("axes"), None)
 
 
 @operator("Slice", since=10)
@@ -310,7 +310,7 @@ def _pad(call: Call, pads: Sequence[int] | None, axes: Sequence[int] | None, val
 
 @operator("Pad", since=2)
 def pad_attributes(call: Call) -> Value:
-    return _pad(call, call.integers("pads"), None, call.number("value", 0.0))
+    return _pad(call, call.wholes("pads"), None, call.number("value", 0.0))
 
 
 @operator("Pad", since=11)
@@ -325,14 +325,14 @@ def pad(call: Call) -> Value:
 @operator("Gather", since=1)
 def gather(call: Call) -> Value:
     x = call.operand(0)
-    return call.g.op("gather", x, call.operand(1), axis=call.axis(call.integer("axis", 0), x.type.rank))
+    return call.g.op("gather", x, call.operand(1), axis=call.axis(call.whole("axis", 0), x.type.rank))
 
 
 @operator("GatherElements", since=11)
 def gather_elements(call: Call) -> Value:
     x = call.operand(0)
     return call.g.op(
-        "gather_elements", x, call.operand(1), axis=call.axis(call.integer("axis", 0), x.type.rank)
+        "gather_elements", x, call.operand(1), axis=call.axis(call.whole("axis", 0), x.type.rank)
     )
 
 
@@ -345,7 +345,7 @@ def trilu(call: Call) -> Value:
     k = (call.known_ints(1, "k") or (0,))[0]
     row = g.constant(np.arange(x.type.shape[-2], dtype=np.int64).reshape(-1, 1) + k)
     column = g.constant(np.arange(x.type.shape[-1], dtype=np.int64))
-    sides = (row, column) if call.integer("upper", 1) else (column, row)
+    sides = (row, column) if call.whole("upper", 1) else (column, row)
     zero = g.constant(np.zeros((), dtype=x.type.dtype.numpy))
     return g.op("where", g.op("less_equal", *sides), x, zero)
 
@@ -362,7 +362,7 @@ def one_hot(call: Call) -> Value:
     if depths[0] > FOLD_LIMIT:
         raise ResourceError(f"the depth is {depths[0]}, more than 2**28")
     depth = int(depths[0])
-    axis = call.axis(call.integer("axis", -1), indices.type.rank + 1)
+    axis = call.axis(call.whole("axis", -1), indices.type.rank + 1)
     wrapped = g.op("add", indices, g.scalar(depth, indices))
     chosen = g.op("where", g.op("less", indices, g.scalar(0, indices)), wrapped, indices)
     off, on = (g.op("reshape", part, shape=()) for part in composites.split(g, values, (1, 1)))

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tilewright.compiler.ir import DType, Value
+from tilewright.compiler.ir import Value
 from tilewright.compiler.ir.graph import Array
-from tilewright.compiler.ops.builder import GraphBuilder
 from tilewright.errors import GraphError, UnsupportedError
-from tilewright.frontends.onnx.model import Attribute, Node, Tensor
+from tilewright.frontends.calls import NodeCall
+from tilewright.frontends.onnx.model import Node, Tensor
 
 LATEST_OPSET = 28
 """The newest operator set that the table was checked against."""
@@ -61,11 +61,9 @@ def why_unsupported(node: Node) -> str:
 
 
 @dataclass(frozen=True)
-class Call:
+class Call(NodeCall[Node]):
     """One node to translate: the builder to write to, the node, and its operands (None where left out)."""
 
-    g: GraphBuilder
-    node: Node
     operands: tuple[Value | None, ...]
 
     @property
@@ -94,24 +92,12 @@ class Call:
     def known(self, index: int, what: str) -> Array | None:
         """An optional operand whose value must be known while compiling, such as a shape."""
         value = self.optional(index)
-        if value is None:
-            return None
-        array = self.g.constant_of(value)
-        if array is None:
-            raise UnsupportedError(
-                f"operand {index} ({what}) is computed from the inputs' values at run time, but decides "
-                "about shapes; fix it to a constant in the model"
-            )
-        return array
+        return None if value is None else self.constant_of(value, index, what)
 
     def known_ints(self, index: int, what: str) -> tuple[int, ...] | None:
         """The same as a tuple of integers."""
-        array = self.known(index, what)
-        if array is None:
-            return None
-        if array.dtype.kind not in "iu":
-            raise GraphError(f"operand {index} ({what}) should hold integers, not {array.dtype}")
-        return tuple(int(number) for number in array.reshape(-1))
+        value = self.optional(index)
+        return None if value is None else self.integers_of(value, index, what)
 
     def known_floats(self, index: int, what: str) -> tuple[float, ...] | None:
         """The same as a tuple of floats."""
@@ -125,37 +111,6 @@ class Call:
     def has(self, name: str) -> bool:
         """True if the node carries the attribute."""
         return name in self.node.attributes
-
-    def integer(self, name: str, default: int | None = None) -> int:
-        """An integer attribute; required where there is no default."""
-        value = self._attribute(name, default)
-        if not isinstance(value, int):
-            raise GraphError(f"attribute '{name}' should be an integer, not {value!r}")
-        return value
-
-    def number(self, name: str, default: float | None = None) -> float:
-        """A float attribute; required where there is no default."""
-        value = self._attribute(name, default)
-        if not isinstance(value, (int, float)):
-            raise GraphError(f"attribute '{name}' should be a number, not {value!r}")
-        return float(value)
-
-    def text(self, name: str, default: str | None = None) -> str:
-        """A string attribute; required where there is no default."""
-        value = self._attribute(name, default)
-        if not isinstance(value, str):
-            raise GraphError(f"attribute '{name}' should be a string, not {value!r}")
-        return value
-
-    def integers(self, name: str) -> tuple[int, ...] | None:
-        """A list of integers, None if the node does not carry it."""
-        value = self.node.attributes.get(name)
-        if value is None:
-            return None
-        found = tuple(item for item in value if isinstance(item, int)) if isinstance(value, tuple) else None
-        if found != value:
-            raise GraphError(f"attribute '{name}' should be a list of integers, not {value!r}")
-        return found
 
     def numbers(self, name: str) -> tuple[float, ...] | None:
         """A list of floats, None if the node does not carry it."""
@@ -184,14 +139,8 @@ class Call:
             )
         return value.array
 
-    def axis(self, axis: int, rank: int) -> int:
-        """An axis counted from either end, checked, as counted from the front."""
-        if not -rank <= axis < rank:
-            raise GraphError(f"axis {axis} does not exist in a tensor of {rank} axes")
-        return axis % rank
-
     def axes(self, axes: Sequence[int], rank: int) -> tuple[int, ...]:
-        """The same for several axes, which must differ."""
+        """Axes counted from either end as counted from the front; they must differ."""
         found = tuple(self.axis(axis, rank) for axis in axes)
         if len(set(found)) != len(found):
             raise GraphError(f"axes {tuple(axes)} name one axis twice")
@@ -200,13 +149,3 @@ class Call:
     def vector(self, numbers: Sequence[int]) -> Value:
         """A constant vector of i64."""
         return self.g.constant(np.array(numbers, dtype=np.int64))
-
-    def cast(self, value: Value, dtype: DType) -> Value:
-        """The value in another element type."""
-        return value if value.type.dtype == dtype else self.g.op("cast", value, dtype=dtype)
-
-    def _attribute(self, name: str, default: Attribute | None) -> Attribute:
-        value = self.node.attributes.get(name, default)
-        if value is None:
-            raise GraphError(f"attribute '{name}' is missing")
-        return value

@@ -17,9 +17,9 @@ import numpy as np
 from tilewright.compiler.ir import DType, Value
 from tilewright.compiler.ir.graph import Array
 from tilewright.compiler.ops import composites
-from tilewright.compiler.ops.builder import GraphBuilder
 from tilewright.errors import GraphError, ResourceError, UnsupportedError
-from tilewright.frontends.tensorflow.model import Attribute, ElementType, Node
+from tilewright.frontends.calls import NodeCall
+from tilewright.frontends.tensorflow.model import ElementType, Node
 
 Results = Value | Sequence[Value | None]
 """One result, or a node's results in order; None for one that Tilewright does not compute."""
@@ -49,11 +49,9 @@ MAX_RESULTS = 1 << 16
 
 
 @dataclass(frozen=True)
-class Call:
+class Call(NodeCall[Node]):
     """One node to translate: the builder to write to, the node, and its operands (no control inputs)."""
 
-    g: GraphBuilder
-    node: Node
     operands: tuple[Value, ...]
 
     def operand(self, index: int) -> Value:
@@ -72,20 +70,11 @@ class Call:
 
     def constant(self, index: int, what: str) -> Array:
         """An operand whose value must be known while compiling, such as a shape."""
-        array = self.g.constant_of(self.operand(index))
-        if array is None:
-            raise UnsupportedError(
-                f"operand {index} ({what}) is computed from the inputs' values at run time, but decides about "
-                "shapes; freeze it to a constant in the model"
-            )
-        return array
+        return self.constant_of(self.operand(index), index, what)
 
     def integers(self, index: int, what: str) -> tuple[int, ...]:
         """Such an operand as integers, whatever its rank."""
-        array = self.constant(index, what)
-        if array.dtype.kind not in "iu":
-            raise GraphError(f"operand {index} ({what}) should hold integers, not {array.dtype}")
-        return tuple(int(number) for number in array.reshape(-1))
+        return self.integers_of(self.operand(index), index, what)
 
     def integer(self, index: int, what: str) -> int:
         """Such an operand as one integer."""
@@ -104,39 +93,11 @@ class Call:
 
     # ---- attributes
 
-    def attribute(self, name: str, default: Attribute | None = None) -> Attribute:
-        """An attribute; required where there is no default."""
-        value = self.node.attributes.get(name, default)
-        if value is None:
-            raise GraphError(f"attribute '{name}' is missing")
-        return value
-
-    def whole(self, name: str, default: int | None = None) -> int:
-        """An integer attribute."""
-        value = self.attribute(name, default)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise GraphError(f"attribute '{name}' should be an integer, not {value!r}")
-        return value
-
     def flag(self, name: str, default: bool | None = None) -> bool:
         """A Boolean attribute."""
         value = self.attribute(name, default)
         if not isinstance(value, bool):
             raise GraphError(f"attribute '{name}' should be true or false, not {value!r}")
-        return value
-
-    def number(self, name: str, default: float | None = None) -> float:
-        """A float attribute."""
-        value = self.attribute(name, default)
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise GraphError(f"attribute '{name}' should be a number, not {value!r}")
-        return float(value)
-
-    def text(self, name: str, default: str | None = None) -> str:
-        """A string attribute."""
-        value = self.attribute(name, default)
-        if not isinstance(value, str):
-            raise GraphError(f"attribute '{name}' should be a string, not {value!r}")
         return value
 
     def texts(self, name: str) -> tuple[str, ...]:
@@ -145,16 +106,6 @@ class Call:
         found = tuple(item for item in value if isinstance(item, str)) if isinstance(value, tuple) else None
         if found is None or found != value:
             raise GraphError(f"attribute '{name}' should be a list of strings, not {value!r}")
-        return found
-
-    def wholes(self, name: str) -> tuple[int, ...] | None:
-        """A list of integers, None if the node does not carry it."""
-        value = self.node.attributes.get(name)
-        if value is None:
-            return None
-        found = tuple(item for item in value if isinstance(item, int)) if isinstance(value, tuple) else None
-        if found != value:
-            raise GraphError(f"attribute '{name}' should be a list of integers, not {value!r}")
         return found
 
     def dtype(self, name: str, default: DType | None = None) -> DType:
@@ -171,14 +122,8 @@ class Call:
 
     # ---- small helpers
 
-    def axis(self, axis: int, rank: int) -> int:
-        """An axis counted from either end, checked, as counted from the front."""
-        if not -rank <= axis < rank:
-            raise GraphError(f"axis {axis} does not exist in a tensor of {rank} axes")
-        return axis % rank
-
     def axes(self, axes: Sequence[int], rank: int) -> tuple[int, ...]:
-        """The same for several axes, each once."""
+        """Axes counted from either end as counted from the front, in order, each once."""
         return tuple(sorted({self.axis(axis, rank) for axis in axes}))
 
     def parts(self, x: Value, sizes: Sequence[int], axis: int) -> tuple[Value, ...]:
@@ -190,7 +135,3 @@ class Call:
     def vector(self, numbers: Sequence[int], dtype: DType) -> Value:
         """A constant vector."""
         return self.g.constant(np.array(numbers, dtype=dtype.numpy))
-
-    def cast(self, value: Value, dtype: DType) -> Value:
-        """The value in another element type."""
-        return value if value.type.dtype == dtype else self.g.op("cast", value, dtype=dtype)
