@@ -39,10 +39,11 @@ class Machine:
         return result
 
 
+@pytest.mark.parametrize("target", ["wasm32", "wasm32-simd"])
 @pytest.mark.parametrize("model", ["mnist", "resnet", "conv_winograd", "softmax", "gemm"])
-def test_as_pytorch(model: str, tmp_path: Path) -> None:
+def test_as_pytorch(model: str, target: str, tmp_path: Path) -> None:
     onnx, conv, _, x, expected = MODELS[model]
-    save_model(onnx, tmp_path / "net.wasm", target=by_name("wasm32"), conv=conv, name="net")
+    save_model(onnx, tmp_path / "net.wasm", target=by_name(target), conv=conv, name="net")
     file = tmp_path / "net.weights"
     weights = file.read_bytes() if file.exists() else b""
     machine = Machine(tmp_path / "net.wasm", len(weights) + x.nbytes + expected.nbytes + (64 << 20))

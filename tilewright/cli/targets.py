@@ -16,6 +16,8 @@ _PROOF = {
     "aarch64": "run (emulated)",
     "armv7": "run (emulated)",
     "riscv64": "run (emulated)",
+    "wasm32": "run (wasmtime)",
+    "wasm32-simd": "run (wasmtime)",
 }
 """How far a target's code is tested; what is not here is compiled, and its symbols looked at."""
 
