@@ -1,7 +1,9 @@
 """Where NumPy arrays lie in memory, found fast: small models take microseconds, and so does `array.ctypes.data`.
 
     address(x)                    x.ctypes.data
-    function(pointers([x, y]))    void *[2], as an argument
+    argument = table(2)           void *[2], as an argument for ctypes
+    fill(argument, [x, y])
+    function(argument)
 """
 
 import ctypes
@@ -44,11 +46,18 @@ address = _fast if _KNOWN else _slow
 """The address of an array's first element."""
 
 
-def pointers(arrays: Sequence[Array]) -> Any:
-    """A C array of pointers to these arrays, as an argument for ctypes; the arrays must outlive its use.
+def table(count: int) -> Any:
+    """A C array of pointers to `count` arrays, as an argument for ctypes; one call at a time may use it."""
+    return ctypes.c_void_p() if count == 1 and _KNOWN else (ctypes.c_void_p * count)()
+
+
+def fill(table: Any, arrays: Sequence[Array]) -> None:
+    """Make a table point to these arrays, which must outlive its use.
 
     The pointer to a single array is the one in its own object.
     """
     if len(arrays) == 1 and _KNOWN:
-        return ctypes.c_void_p(id(arrays[0]) + _DATA)
-    return (ctypes.c_void_p * len(arrays))(*map(address, arrays))
+        table.value = id(arrays[0]) + _DATA
+        return
+    for position, array in enumerate(arrays):
+        table[position] = address(array)

@@ -12,9 +12,10 @@ begins afresh.
 import ctypes
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from tilewright.errors import CallError
-from tilewright.runtime.addresses import address, pointers
+from tilewright.runtime.addresses import address, fill, table
 from tilewright.runtime.artifact import Artifact, Manifest, aligned_empty
 from tilewright.runtime.jit import Engine
 from tilewright.runtime.model import Array
@@ -22,8 +23,8 @@ from tilewright.runtime.model import Array
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32)
 """The entry point. Arguments that have their C types already are passed faster than those that are yet to get them."""
 
-_Others = tuple[ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32]
-"""The constants, a workspace, the pool and the number of threads."""
+_Frame = tuple[tuple[Any, ...], Array]
+"""What one call at a time needs: the entry point's arguments, and the workspace that one of them points to."""
 
 
 class Executable:
@@ -39,31 +40,31 @@ class Executable:
         self._threads = threads if self._pool else 1
         self._constants = address(artifact.constants)
         self._workspace_bytes = self.manifest.workspace_bytes + (self._threads - 1) * self.manifest.thread_bytes
-        self._workspaces: list[Array] = []
-        self._free: list[_Others] = []
+        self._frames: list[_Frame] = []
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Compute `outputs` from `inputs`: dense arrays of exactly the manifest's types, of equally many samples."""
         try:
-            others = self._free.pop()
+            frame = self._frames.pop()
         except IndexError:
-            others = self._others()
-        if self._batched is None:
-            code = self._entry(pointers(inputs), pointers(outputs), *others)
-        else:
-            samples = ctypes.c_int64(len(inputs[self._batched]))
-            code = self._entry(pointers(inputs), pointers(outputs), *others, samples)
-        self._free.append(others)
+            frame = self._frame()
+        arguments, _ = frame
+        fill(arguments[0], inputs)
+        fill(arguments[1], outputs)
+        if self._batched is not None:
+            arguments[-1].value = len(inputs[self._batched])
+        code = self._entry(*arguments)
+        self._frames.append(frame)
         if code:
             raise CallError(f"the compiled code returned error {code}", model=self.manifest.name)
 
-    def _others(self) -> _Others:
-        """Further arguments for one call at a time, with a workspace that lives as long as this object."""
+    def _frame(self) -> _Frame:
         workspace, pointer = self._workspace(), ctypes.c_void_p
-        self._workspaces.append(workspace)
-        return (
-            pointer(self._constants), pointer(address(workspace)), pointer(self._pool), ctypes.c_int32(self._threads)
+        arguments = (
+            table(len(self.manifest.inputs)), table(len(self.manifest.outputs)), pointer(self._constants),
+            pointer(address(workspace)), pointer(self._pool), ctypes.c_int32(self._threads),
         )  # fmt: skip
+        return (arguments if self._batched is None else (*arguments, ctypes.c_int64())), workspace
 
     def _workspace(self) -> Array:
         return aligned_empty(self._workspace_bytes)

@@ -5,7 +5,7 @@ import ctypes
 import numpy as np
 import pytest
 
-from tilewright.runtime.addresses import address, pointers
+from tilewright.runtime.addresses import address, fill, table
 
 BASE = np.arange(24, dtype=np.float32)
 ARRAYS = {
@@ -25,9 +25,10 @@ def test_address(name: str) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
-def test_pointers(count: int) -> None:
+def test_tables(count: int) -> None:
     arrays = [np.array(value) for value in ARRAYS.values()][:count]
-    argument = pointers(arrays)
-    at = argument.value if isinstance(argument, ctypes.c_void_p) else ctypes.addressof(argument)
-    stored = (ctypes.c_void_p * count).from_address(at)
-    assert list(stored) == [array.ctypes.data for array in arrays]
+    argument = table(count)
+    for given in (arrays, arrays[::-1]):
+        fill(argument, given)
+        at = argument.value if isinstance(argument, ctypes.c_void_p) else ctypes.addressof(argument)
+        assert list((ctypes.c_void_p * count).from_address(at)) == [array.ctypes.data for array in given]

@@ -87,7 +87,7 @@ class HostileExecutable(Executable):
         return guarded(np.full(self._workspace_bytes, 0xFF, np.uint8))
 
     def run_hostile(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
-        self._free.clear()
+        self._frames.clear()
         outputs = []
         for spec in self.manifest.outputs:
             size = int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize
