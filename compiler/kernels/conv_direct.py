@@ -37,6 +37,7 @@ from tilewright.compiler.kernels.conv_tiles import (
     needed_pad,
     output_size,
     split,
+    tile_room,
 )
 from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
 from tilewright.compiler.kernels.tiles import multiply_add, unflatten
@@ -126,7 +127,7 @@ def plan(
     blocks = -(-(outputs // groups) // lanes)
     reduction = inputs * kernel[0] * kernel[1]
     block = lanes if x_is_blocked_source else 1
-    unit = 2 if pooled else 1
+    unit = 2 if pooled and tile_room(target, 1) >= 4 else 1
     vectors, rows, pixels = choose_tile(target, lanes * x.dtype.bytes, blocks, groups, height, width, reduction, unit)
     x_pads = ((0, 0), (0, 0), *(needed_pad(*axis) for axis in geometry))
     x_layout = Layout(blocks=((1, lanes),)) if x_is_blocked_source else Layout(axes=x.layout.axes)

@@ -38,6 +38,13 @@ def split(size: int, most: int) -> tuple[int, int, int]:
     return width, parts - narrower, narrower
 
 
+def tile_room(target: Target, vectors: int) -> int:
+    """How many pixels of `vectors` vectors a tile can have."""
+    # Elsewhere than on x86, multiply-adds broadcast a lane: registers hold channels of several pixels.
+    registers = target.registers if target.triple.startswith("x86") else target.registers * 5 // 8
+    return (registers - vectors - 1) // vectors
+
+
 def choose_tile(
     target: Target, vector_bytes: int, blocks: int, groups: int, height: int, width: int, reduction: int, unit: int = 1
 ) -> tuple[int, int, int]:
@@ -47,8 +54,6 @@ def choose_tile(
     latency of a multiply-add (four cycles), and filter vectors coming from the second-level cache at 32 bytes
     a cycle.
     """
-    # Elsewhere than on x86, multiply-adds broadcast a lane: registers hold channels of several pixels.
-    registers = target.registers if target.triple.startswith("x86") else target.registers * 5 // 8
 
     def cycles(vectors: int, pixels: int) -> float:
         step = max(vectors * pixels / 2, (vectors + pixels) / 2, 4.0, vectors * vector_bytes / 32)
@@ -65,7 +70,7 @@ def choose_tile(
     for vectors in range(1, min(blocks, 8) + 1):
         if groups > 1 and blocks % vectors:
             continue
-        room = (registers - vectors - 1) // vectors
+        room = tile_room(target, vectors)
         for rows in range(unit, min(height, max(room // width, unit)) + 1, unit):
             pixels = min(width, room // rows // unit * unit)
             if pixels < 1:

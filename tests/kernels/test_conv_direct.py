@@ -257,6 +257,19 @@ def test_refusals() -> None:
     assert plan((1, 4, 5, 5), (4, 4, 3, 3), from_numpy(np.float16)) is None
 
 
+@pytest.mark.parametrize("name", [*(row.name for row in targets.ROWS), "i686-unknown-linux-gnu"])
+def test_tiles_hold_whole_windows(name: str) -> None:
+    """Two rows of two pixels at least, on machines with registers for that."""
+    x, w = TensorType(F32, (1, 3, 26, 22)), TensorType(F32, (70, 3, 3, 3))
+    plan = conv_direct.plan(
+        x, w, strides=(1, 1), pads=NONE, dilations=(1, 1), groups=1, x_is_blocked_source=False,
+        target=targets.by_name(name), pooled=True,
+    )  # fmt: skip
+    assert plan is not None
+    assert plan.unit == (1 if name.startswith("i686") else 2)
+    assert plan.rows % plan.unit == plan.pixels % plan.unit == 0
+
+
 def test_missing_zeros_are_an_error() -> None:
     target = targets.host()
     x, w = TensorType(F32, (1, 16, 5, 5)), TensorType(F32, (16, 16, 3, 3))
