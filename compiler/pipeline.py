@@ -18,10 +18,12 @@ from tilewright.compiler.batch import follow, resized, tile_sizes
 from tilewright.compiler.codegen.batch import Strides
 from tilewright.compiler.codegen.entry import EntryCall
 from tilewright.compiler.codegen.object import compile_module
+from tilewright.compiler.codegen.parts import split
 from tilewright.compiler.codegen.pool import pool_code
 from tilewright.compiler.deferred import defer
 from tilewright.compiler.emit import ENTRY, Emitted, Program, emit, emit_batch, pack_constants
 from tilewright.compiler.ir import Graph, TensorType, Value
+from tilewright.compiler.link.merge import merged
 from tilewright.compiler.loops import Buffer
 from tilewright.compiler.lower.context import Step
 from tilewright.compiler.lower.graph import lower, nestable
@@ -171,9 +173,11 @@ def plan_batch(
 def compile_planned(planned: Planned, target: Target, room: Room = aligned_empty) -> Artifact:
     """Compile a planned model for this process; its constants come to lie in what `room` gives."""
     started = time.perf_counter()
-    with ThreadPoolExecutor(1) as beside:  # LLVM and NumPy both let go of the interpreter lock
+    # Objects are joined where they are 64-bit ELF, which every 64-bit machine has that the JIT engine runs on.
+    parts = split(planned.emitted.text) if target.pointer_bits == 64 else [planned.emitted.text]
+    with ThreadPoolExecutor(1 + len(parts)) as beside:  # LLVM and NumPy both let go of the interpreter lock
         packing = beside.submit(pack_constants, planned.emitted, room)
-        code = compile_module(planned.emitted.text, target)
+        code = merged(list(beside.map(lambda part: compile_module(part, target), parts)))
         constants = packing.result()
     log.debug("compile: %.1f ms, %d bytes of code", (time.perf_counter() - started) * 1e3, len(code))
     pool = pool_code(target) if planned.emitted.shared else b""

@@ -5,6 +5,9 @@ than speed. What LLVM's code generator does by itself (scheduling, register allo
 what they need.
 """
 
+import ctypes
+from typing import Any
+
 import llvmlite.binding as llvm
 
 from tilewright.compiler.probe import relocation_model
@@ -36,10 +39,28 @@ def parse(
 
 
 def compile_module(text: str, target: Target) -> bytes:
-    """Object code of LLVM IR text."""
+    """Object code of LLVM IR text; several texts can be compiled at the same time."""
     machine = target_machine(target)
-    code: bytes = machine.emit_object(parse(text, target, machine))
-    return code
+    return _object(machine, parse(text, target, machine, llvm.create_context()))
+
+
+def _object(machine: llvm.TargetMachine, module: llvm.ModuleRef) -> bytes:
+    """What `machine.emit_object` gives, without the lock that llvmlite holds in each call.
+
+    LLVM works on modules of different contexts at the same time.
+    """
+    library = llvm.ffi.lib
+    locked = library.LLVMPY_TargetMachineEmitToMemory
+    free: Any = ctypes.CDLL(library._name).LLVMPY_TargetMachineEmitToMemory
+    free.argtypes, free.restype = locked.argtypes, locked.restype
+    with llvm.ffi.OutputString() as error:
+        buffer = free(machine, module, 1, error)
+        if not buffer:
+            raise CompileError(f"LLVM generates no code, please report this: {error}")
+    try:
+        return ctypes.string_at(library.LLVMPY_GetBufferStart(buffer), library.LLVMPY_GetBufferSize(buffer))
+    finally:
+        library.LLVMPY_DisposeMemoryBuffer(buffer)
 
 
 def assembly(text: str, target: Target) -> str:
