@@ -125,6 +125,15 @@ def test_constants_with_another_axis(axis: Array) -> None:
         np.testing.assert_array_equal(run(g.bytes(), {"x": np.zeros((1, 4), F32)})["y"], np.ones((1, 4), F32))
 
 
+def test_a_single_index_has_no_default() -> None:
+    """What the masks of begin and end say does not matter to it (ValidateStridedSliceOp in TensorFlow's sources)."""
+    g = GraphDefWriter()
+    g.placeholder("x", F32, (2, 3))
+    bounds = [g.constant(name, np.array([number], np.int32)) for name, number in (("b", 1), ("e", 0), ("s", 1))]
+    g.node("y", "StridedSlice", "x", *bounds, T=np.dtype(F32), shrink_axis_mask=1, begin_mask=1, end_mask=1)
+    np.testing.assert_array_equal(run(g.bytes())["y"], X[1])
+
+
 @pytest.mark.parametrize("radius", [3, 8, 1 << 40, (1 << 63) - 1])
 def test_a_normalisation_that_reaches_beyond_all_channels(radius: int) -> None:
     g = GraphDefWriter()

@@ -33,7 +33,8 @@ def slice_(call: Call) -> Value:
 def strided_slice(call: Call) -> Value:
     """x[begin:end:stride] as Python and NumPy write it; bit i of a mask speaks of entry i.
 
-    An ellipsis stands for the axes that no entry names, a new axis for none, a shrunk one for a single index.
+    An ellipsis stands for the axes that no entry names, a new axis for none, a shrunk one for the single index `begin`,
+    whatever the masks of begin and end say.
     """
     x = call.operand(0)
     begin, end, strides = (call.integers(i, what) for i, what in ((1, "begin"), (2, "end"), (3, "strides")))
@@ -62,9 +63,9 @@ def strided_slice(call: Call) -> Value:
             axis = next(rest)
             dim, by = x.type.shape[axis], strides[entry]
             if shrink[entry]:
-                index = 0 if no_begin[entry] else begin[entry]
-                if not -dim <= index < dim:
-                    raise GraphError(f"index {index} does not exist in axis {axis} of {dim} elements")
+                index = begin[entry]
+                if not -dim <= index < dim or by < 1:
+                    raise GraphError(f"index {index} in steps of {by} does not exist in axis {axis} of {dim} elements")
                 start[axis], size[axis] = index % dim, 1
                 continue
             if by == 0:
