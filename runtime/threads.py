@@ -29,7 +29,7 @@ def count(threads: int) -> int:
     text = os.environ.get(VARIABLE, "").strip()
     if not text:
         return min(cores(), MOST)
-    if not (text.isascii() and text.isdecimal() and int(text) <= MOST):
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= MOST):
         raise CallError(f"{VARIABLE}={text} must be a whole number from 1 to {MOST}, or 0 for all cores")
     return int(text) or min(cores(), MOST)
 

@@ -283,7 +283,7 @@ def test_count_refuses(given: object) -> None:
         threads.count(given)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("text", ["two", "-1", "1.5", "99999", "²"])
+@pytest.mark.parametrize("text", ["two", "-1", "1.5", "99999", "9" * 5000, "²"])
 def test_environment_refused(text: str, network: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TILEWRIGHT_NUM_THREADS", text)
     with pytest.raises(CallError, match=f"TILEWRIGHT_NUM_THREADS={text} must be a whole number"):
