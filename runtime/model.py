@@ -83,7 +83,7 @@ class Model:
         self._specialise = specialise
         self._save = save
         self._made: dict[Shapes, Runnable] = {}
-        self._single: Callable[[Any], Array | None] | None = None
+        self._single: Callable[[Any, Any], Array | None] | None = None
         self._lock = threading.Lock()
 
     @property
@@ -150,8 +150,8 @@ class Model:
         `out` is an array (or a sequence of arrays, one an output) to write into: C-contiguous, of the output's
         dtype and shape; it is returned.
         """
-        if self._single is not None and out is None and len(arrays) == 1:
-            result = self._single(arrays[0])
+        if self._single is not None and len(arrays) == 1:
+            result = self._single(arrays[0], out)
             if result is not None:
                 return result
         if len(arrays) != len(self._inputs):
@@ -275,22 +275,38 @@ class Model:
             raise CallError(f"out for '{spec.name}' {problem}", model=self.name)
 
 
-def _single(code: Runnable) -> Callable[[Any], Array | None]:
-    """A function from the input to the output of code that has one of each; None if the input needs a closer look.
+def _single(code: Runnable) -> Callable[[Any, Any], Array | None]:
+    """A call of code that has one input and one output: what `Model.__call__` gives, or None if its arguments need a
+    closer look.
 
     Small models take microseconds, and the loops of the general way half as many.
     """
     (input,), (output,) = code.manifest.inputs, code.manifest.outputs
     dtype, shape, run = np.dtype(input.dtype), input.shape, code.run
+    out_shape, out_dtype, size = _extent(output)
+    make = partial(np.empty, out_shape, out_dtype) if size < LARGE else partial(empty, output)
 
-    def call(given: Any) -> Array | None:
+    def fits(given: Any, out: Any) -> bool:
+        return (
+            type(out) is np.ndarray
+            and out.dtype is out_dtype
+            and out.shape == out_shape
+            and out.flags.carray
+            and not np.may_share_memory(given, out)
+        )
+
+    def call(given: Any, out: Any) -> Array | None:
         if type(given) is np.ndarray and given.dtype is dtype and given.shape == shape and given.flags.carray:
-            result = make()
+            if out is None:
+                result = make()
+            else:
+                result = out[0] if type(out) is list and len(out) == 1 else out
+                if not fits(given, result):
+                    return None
             run((given,), (result,))
             return result
         return None
 
-    make = partial(empty, output) if _extent(output)[2] >= LARGE else partial(np.empty, *_extent(output)[:2])
     return call
 
 

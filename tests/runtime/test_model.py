@@ -86,7 +86,16 @@ def test_one_input_and_one_output() -> None:
     first, second = model(x), model(-x)
     np.testing.assert_array_equal(first, np.maximum(x, 0))
     np.testing.assert_array_equal(second, np.maximum(-x, 0))
-    assert model(x, out=first) is first
+    for out in (first, [first], (first,)):
+        first[:] = -1
+        assert model(x, out=out) is first
+        np.testing.assert_array_equal(first, np.maximum(x, 0))
+    shared = x.copy()
+    assert model(shared, out=shared) is shared
+    np.testing.assert_array_equal(shared, np.maximum(x, 0))
+    for wrong_out in (first.T, first[None], first.astype(np.float64), read_only, [first, first], [], [[1.0]]):
+        with pytest.raises(CallError, match=r"out (for 'y'|has)"):
+            model(x, out=wrong_out)
     for wrong in (x.T, x[None], x.astype(np.float64), x.view(np.int32), None, x.ravel()):
         with pytest.raises(CallError, match=r"input 'x' (is|has shape)"):
             model(wrong)
