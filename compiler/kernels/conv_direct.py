@@ -47,9 +47,12 @@ from tilewright.compiler.targets import Target
 
 Body = Callable[[Index, list[Operand]], list[Operand]]
 
-CHAIN = 64
+CHAIN = 128
 """Products added up in one register before the sum moves on to a block's total: their filters stay in the first-level
-cache, together with the totals of an area."""
+cache. Half as many where the next chain's filters come from memory for few tiles: the cache holds both."""
+
+FEW = 4
+"""That few tiles."""
 
 SHORT = 160
 """Products that are one chain where there are no more: totals would take longer than filters from further away."""
@@ -134,8 +137,6 @@ def plan(
     w_blocks = ((1, lanes), (0, vectors * lanes)) if x_is_blocked_source else ((0, vectors * lanes),)
     weight_bytes = outputs * reduction * x.dtype.bytes
     blocks_in = -(-inputs // block)
-    longest = CHAIN if reduction > SHORT else SHORT
-    chain = max(longest // (kernel[0] * kernel[1] * block), 1)
     tile_bytes = vectors * rows * pixels * lanes * x.dtype.bytes
     tiles = max(target.l1 // 2 // tile_bytes, 1)
     column_tiles = split(sum(split(width // unit, pixels // unit)[1:]), tiles)[0]
@@ -144,6 +145,9 @@ def plan(
     # Enough items to share, even where each then reads its filters for fewer pixels.
     while row_tiles > 1 and x.shape[0] * -(-blocks // vectors) * groups * -(-bands // row_tiles) < ITEMS:
         row_tiles = -(-row_tiles // 2)
+    prefetch = weight_bytes > target.l2 // 2
+    longest = SHORT if reduction <= SHORT else CHAIN // 2 if prefetch and row_tiles * column_tiles <= FEW else CHAIN
+    chain = max(longest // (kernel[0] * kernel[1] * block), 1)
     return Plan(
         operand_layouts=(x_layout.with_pads(x_pads), Layout(blocks=w_blocks)),
         result_layout=Layout(blocks=((1, lanes),)),
@@ -158,7 +162,7 @@ def plan(
         row_tiles=row_tiles,
         column_tiles=column_tiles,
         rows_outer=2 * weight_bytes <= target.l2 < 2 * x.elements * x.dtype.bytes,
-        prefetch=weight_bytes > target.l2 // 2,
+        prefetch=prefetch,
         strides=strides,
         pads=pads,
         dilations=dilations,
