@@ -286,14 +286,13 @@ def _single(code: Runnable) -> Callable[[Any, Any], Array | None]:
     out_shape, out_dtype, size = _extent(output)
     make = partial(np.empty, out_shape, out_dtype) if size < LARGE else partial(empty, output)
 
-    def fits(given: Any, out: Any) -> bool:
-        return (
-            type(out) is np.ndarray
-            and out.dtype is out_dtype
-            and out.shape == out_shape
-            and out.flags.carray
-            and not np.may_share_memory(given, out)
-        )
+    def fits(given: Array, out: Any) -> bool:
+        if type(out) is not np.ndarray or out.dtype is not out_dtype or out.shape != out_shape:
+            return False
+        flags = out.flags
+        # Two arrays with memory of their own share none.
+        apart = flags.owndata and given.flags.owndata and out is not given
+        return flags.carray and (apart or not np.may_share_memory(given, out))
 
     def call(given: Any, out: Any) -> Array | None:
         if type(given) is np.ndarray and given.dtype is dtype and given.shape == shape and given.flags.carray:

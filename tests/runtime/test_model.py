@@ -93,6 +93,10 @@ def test_one_input_and_one_output() -> None:
     shared = x.copy()
     assert model(shared, out=shared) is shared
     np.testing.assert_array_equal(shared, np.maximum(x, 0))
+    rows = np.concatenate([-x, x])
+    expected = np.maximum(rows[3:7], 0)
+    model(rows[3:7], out=rows[2:6])
+    np.testing.assert_array_equal(rows[2:6], expected)
     for wrong_out in (first.T, first[None], first.astype(np.float64), read_only, [first, first], [], [[1.0]]):
         with pytest.raises(CallError, match=r"out (for 'y'|has)"):
             model(x, out=wrong_out)
