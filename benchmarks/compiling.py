@@ -25,7 +25,7 @@ STAGES = {
     "graph passes": ("tilewright.compiler.pipeline", "optimise"),
     "lower": ("tilewright.compiler.pipeline", "lower_graph"),
     "emit text": ("tilewright.compiler.pipeline", "emit"),
-    "LLVM": ("tilewright.compiler.pipeline", "compile_module"),
+    "LLVM": ("tilewright.compiler.pipeline", "generate"),
     "pack constants": ("tilewright.compiler.pipeline", "pack_constants"),
     "load the code": ("tilewright.jit", "Executable"),
     "write the cache": ("tilewright.runtime.cache", "Draft.keep"),

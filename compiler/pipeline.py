@@ -173,15 +173,21 @@ def plan_batch(
 def compile_planned(planned: Planned, target: Target, room: Room = aligned_empty) -> Artifact:
     """Compile a planned model for this process; its constants come to lie in what `room` gives."""
     started = time.perf_counter()
-    # Objects are joined where they are 64-bit ELF, which every 64-bit machine has that the JIT engine runs on.
-    parts = split(planned.emitted.text) if target.pointer_bits == 64 else [planned.emitted.text]
-    with ThreadPoolExecutor(1 + len(parts)) as beside:  # LLVM and NumPy both let go of the interpreter lock
+    with ThreadPoolExecutor(1) as beside:  # LLVM and NumPy both let go of the interpreter lock
         packing = beside.submit(pack_constants, planned.emitted, room)
-        code = merged(list(beside.map(lambda part: compile_module(part, target), parts)))
+        code = generate(planned.emitted.text, target)
         constants = packing.result()
     log.debug("compile: %.1f ms, %d bytes of code", (time.perf_counter() - started) * 1e3, len(code))
     pool = pool_code(target) if planned.emitted.shared else b""
     return Artifact(code, constants, manifest_of(planned, target), pool)
+
+
+def generate(text: str, target: Target) -> bytes:
+    """Object code of a text for this process, large ones in parts at the same time."""
+    # Objects are joined where they are 64-bit ELF, which every 64-bit machine has that the JIT engine runs on.
+    parts = split(text) if target.pointer_bits == 64 else [text]
+    with ThreadPoolExecutor(len(parts)) as together:
+        return merged(list(together.map(lambda part: compile_module(part, target), parts)))
 
 
 def manifest_of(planned: Planned, target: Target) -> Manifest:
