@@ -62,7 +62,7 @@ _ENTRY, _PARTIAL = ".tw", ".partial"
 _PACKAGES = ("tilewright", "tilewright.compiler", "tilewright.frontends", "tilewright.runtime")
 
 Json = dict[str, Any]
-Stamps = tuple[tuple[str, int, int], ...]
+Stamps = tuple[tuple[str, int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -384,8 +384,8 @@ def folder_and_limit() -> tuple[Path, int] | None:
     if named in ("", "0"):
         return None
     text = os.environ.get(BYTES, "").strip() or str(DEFAULT_BYTES)
-    if not (text.isascii() and text.isdecimal()):
-        raise CallError(f"{BYTES}={text} must be a whole number of bytes")
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        raise CallError(f"{BYTES}={text} must be a whole number of bytes, below 10^19")
     path = Path(named or user_cache_dir("tilewright")).expanduser()
     if named is None and not path.is_absolute():
         return None  # nobody's home
@@ -415,15 +415,15 @@ _opened = cache(Cache)
 
 
 def _stamps() -> Stamps:
-    """Name, size and time of change of each of our sources; none if they cannot be looked at."""
-    found: list[tuple[str, int, int]] = []
+    """Name, size and times of change of each of our sources; none if they cannot be looked at."""
+    found: list[tuple[str, int, int, int]] = []
 
     def look(folder: str) -> None:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.endswith(".py"):
                     stat = entry.stat()
-                    found.append((entry.path, stat.st_size, stat.st_mtime_ns))
+                    found.append((entry.path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
                 elif entry.name != "__pycache__" and entry.is_dir():
                     look(entry.path)
 

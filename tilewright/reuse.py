@@ -92,12 +92,8 @@ def known_content(cache: Cache, source: Any) -> Content | None:
             return None
         content = Content(noted["digest"], tuple((*file,) for file in noted["files"]))
         return content if content.current() else None
-    if isinstance(source, bytes | bytearray | memoryview):
-        return Content(blake3(source).hexdigest())
-    try:
-        return Content(blake3(source.SerializeToString(deterministic=True)).hexdigest())
-    except Exception:  # no message, or one of more than 2 GiB; reading it will say so
-        return None
+    digest = _memory_digest(source)
+    return Content(digest) if digest else None
 
 
 def content_of(cache: Cache, source: Any, externals: Sequence[Path], read: Sequence[Stamp]) -> Content | None:
@@ -129,13 +125,11 @@ def read_content(
 
 def digest_of(source: Any, externals: Sequence[Path]) -> str:
     """The hash of any model's content, "" if it cannot be read; `externals` as for `read_content`."""
+    if not isinstance(source, str | os.PathLike):
+        return _memory_digest(source)
     try:
-        if isinstance(source, str | os.PathLike):
-            return _files_digest(source, externals)
-        if isinstance(source, bytes | bytearray | memoryview):
-            return blake3(source).hexdigest()
-        return blake3(source.SerializeToString(deterministic=True)).hexdigest()
-    except Exception:  # the disk's, or a message of more than 2 GiB
+        return _files_digest(source, externals)
+    except OSError:
         return ""
 
 
@@ -162,6 +156,22 @@ def kept(
 def artifact_key(cache: Cache, content: Content, options: Sequence[object]) -> str:
     """Where the code lies that was compiled from `content` with `options`."""
     return cache.key("artifact", content.digest, *options)
+
+
+def _memory_digest(source: Any) -> str:
+    """The hash of a model's bytes, or of a message; "" for anything else, of which reading it will say more."""
+    if isinstance(source, memoryview):
+        source = source if source.contiguous else source.tobytes()
+    elif not isinstance(source, bytes | bytearray):
+        from google.protobuf.message import EncodeError, Message
+
+        try:
+            if not isinstance(source, Message):
+                return ""
+            source = source.SerializeToString(deterministic=True)
+        except (EncodeError, ValueError):  # more than 2 GiB
+            return ""
+    return blake3(source).hexdigest()
 
 
 def _files_digest(path: str | os.PathLike[str], externals: Sequence[Path]) -> str:

@@ -5,10 +5,12 @@
                                    flushed to disk and renamed when the block ends well, removed otherwise
 """
 
+import glob
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +18,8 @@ from tilewright.errors import OutputError
 
 CHUNK = 1 << 24
 """Bytes that are written at once: so often can an interrupt come through."""
+ABANDONED = 3600.0
+"""Seconds after which an unfinished file is taken for that of a killed process."""
 
 
 @contextmanager
@@ -46,7 +50,14 @@ def new_name(path: Path, partial: Path | None = None) -> Iterator[Path]:
 
 
 def new_partial(path: Path) -> Path:
-    """An empty file in the same folder, of a name that no other has; raises OSError."""
+    """An empty file in the same folder, of a name that no other has; raises OSError.
+
+    What killed processes left of earlier ones is removed.
+    """
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        with suppress(OSError):
+            if time.time() - old.stat().st_mtime > ABANDONED and old.is_file():
+                old.unlink()
     handle, name = tempfile.mkstemp(".partial", f".{path.name}.", path.parent)
     os.close(handle)
     return Path(name)

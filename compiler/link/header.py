@@ -55,15 +55,20 @@ def c_name(text: str, fallback: str = "model") -> str:
 
 
 def c_names(names: Iterable[str], fallback: str) -> list[str]:
-    """Different identifiers for names, also where those differ only by what cannot stand in C."""
+    """Different identifiers for names, also where those differ only by what cannot stand in C.
+
+    They differ in capitals, too: so do the constants named after them.
+    """
     found: list[str] = []
+    taken: set[str] = set()
     for name in names:
         first = made = c_name(name, fallback)
         number = 1
-        while made in found:
+        while made.upper() in taken:
             number += 1
             made = f"{first}_{number}"
         found.append(made)
+        taken.add(made.upper())
     return found
 
 

@@ -1,5 +1,7 @@
 """Weights that are computed right into the shared object's file: the same bytes, and no file left behind."""
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import tilewright.compiler.link.drafts as drafts
 from tilewright.aot import library_of, save_model
 from tilewright.compiler.library import LibraryOptions
 from tilewright.compiler.link import Tools, drafted, write_object, write_shared
+from tilewright.compiler.link.files import ABANDONED
 from tilewright.compiler.targets import by_name
 from tilewright.errors import OutputError
 from tilewright.frontends.formats import load
@@ -68,6 +71,16 @@ def test_a_draft_goes_when_compiling_fails(tmp_path: Path) -> None:
         assert len(list(tmp_path.iterdir())) == 1
         raise ZeroDivisionError
     assert not list(tmp_path.iterdir()) and weights.min() == 3
+
+
+def test_what_killed_processes_left(tmp_path: Path) -> None:
+    old, young, other = tmp_path / ".net.so.1.partial", tmp_path / ".net.so.2.partial", tmp_path / ".nets.so.1.partial"
+    for file in (old, young, other):
+        file.write_bytes(b"half")
+    for file in (old, other):
+        os.utime(file, (time.time() - 2 * ABANDONED,) * 2)
+    write_shared(small_library(), tmp_path / "net.so")
+    assert not old.exists() and young.exists() and other.exists()
 
 
 @pytest.mark.usefixtures("small")

@@ -295,6 +295,7 @@ def test_names_in_c() -> None:
     assert c_name("ö") == "model"
     assert c_name("class") == "class_"
     assert c_names(["a.b", "a-b", "a_b_2", "", "int"], "input") == ["a_b", "a_b_2", "a_b_2_2", "input", "int_"]
+    assert c_names(["x", "X", "X_2"], "input") == ["x", "X_2", "X_2_2"], "constants are in capitals"
 
 
 def test_a_header_of_odd_names(tmp_path: Path) -> None:

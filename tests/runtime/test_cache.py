@@ -341,7 +341,7 @@ def test_other_code_or_libraries_other_key(monkeypatch: pytest.MonkeyPatch) -> N
     keys = {cache.key("a", "b"), cache.key("ab"), cache.key("a")}
     monkeypatch.setattr(module.llvmlite, "__version__", "99")
     keys.add(cache.key("a"))
-    monkeypatch.setattr(module, "_IMPORTED", (("edited", 1, 2),))
+    monkeypatch.setattr(module, "_IMPORTED", (("edited", 1, 2, 3),))
     assert len(keys | {cache.key("a")}) == 5
 
 
@@ -454,6 +454,15 @@ def test_a_file_that_changed_since_it_was_read(tmp_path: Path) -> None:
     path.write_bytes(b"4567!")
     assert read_content(cache, path, [], read) is None
     assert read_content(cache, path, [], ()) is None, "it was not there"
+
+
+def test_models_in_memory(tmp_path: Path) -> None:
+    cache, data = Cache(tmp_path), small_network()
+    contents = {known_content(cache, kind(data)) for kind in (bytes, bytearray, memoryview)}
+    every_other = memoryview(bytes(byte for byte in data for _ in range(2)))[::2]
+    assert contents | {known_content(cache, every_other)} == {known_content(cache, data)}
+    assert known_content(cache, onnx.load_model_from_string(data)) is not None
+    assert known_content(cache, 7) is None and known_content(cache, object) is None
 
 
 def test_content_not_path_counts(folder: Path, tmp_path: Path, compiled: list[str]) -> None:
