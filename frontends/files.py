@@ -36,6 +36,12 @@ def open_file(path: Path) -> memoryview:
     return map_file(path)
 
 
+def view(data: bytes | bytearray | memoryview) -> memoryview:
+    """The bytes of a model in memory, one after the other."""
+    found = memoryview(data)
+    return found.cast("B") if found.c_contiguous else memoryview(found.tobytes())
+
+
 def map_file(path: Path) -> memoryview:
     """The bytes of a file, mapped; raises ModelError if it cannot be opened."""
     try:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from tilewright.compiler.ir import Graph
 from tilewright.errors import ModelError, TilewrightError
-from tilewright.frontends.files import open_file, refuse_strangers
+from tilewright.frontends.files import open_file, refuse_strangers, view
 from tilewright.frontends.layers import Layer
 from tilewright.frontends.ports import Port
 
@@ -73,7 +73,7 @@ def recognise(source: Source) -> Format:
     if kind in MESSAGES:
         return MESSAGES[kind]
     if isinstance(source, bytes | bytearray | memoryview):
-        data = memoryview(source).cast("B")
+        data = view(source)
     elif isinstance(source, str | os.PathLike):
         path = Path(source)
         if path.is_dir():

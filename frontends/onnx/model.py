@@ -30,7 +30,7 @@ from onnx import (
 
 from tilewright.errors import ModelError, TilewrightError
 from tilewright.frontends.expansion import Expansion, Extent
-from tilewright.frontends.files import open_file, refuse_strangers
+from tilewright.frontends.files import open_file, refuse_strangers, view
 from tilewright.frontends.onnx.tensors import Tensor, TensorReader, dtype_of, text, type_name
 from tilewright.frontends.onnx.wire import split
 from tilewright.frontends.ports import Dim, Port
@@ -111,7 +111,7 @@ def read_model(source: Source, *, folder: str | os.PathLike[str] | None = None, 
             data = (
                 _open(Path(source))
                 if isinstance(source, (str, os.PathLike))
-                else memoryview(source).cast("B")
+                else view(source)
             )
             proto, payloads = _parse(data)
         return _Reader(TensorReader(None if folder is None else Path(folder))).model(proto, payloads, name)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -63,14 +64,14 @@ def test_json(model: Path, tmp_path: Path) -> None:
     assert len(rows) == found["kernels"] and sum(row["share"] for row in rows) == pytest.approx(1)
     assert found["min"] / 5 < sum(row["min_ms"] for row in rows) < 5 * found["min"]
     first = next(row for row in rows if row["layer"] == "first" and row["flops"])
-    assert first["shape"] == [1, 4, 160, 240] and first["gflops"] == pytest.approx(first["flops"] / first["ms"] / 1e6)
+    assert first["shape"][:2] == [1, 4] and first["gflops"] == pytest.approx(first["flops"] / first["ms"] / 1e6)
     assert first["bound"] in ("compute", "memory") and first["limit"] > 0
 
 
 def test_tables(model: Path) -> None:
     text = bench(model, "--rounds", 2, "--against", "onnxruntime").output
     assert "fastest of" in text and "times ours" in text and "onnxruntime 1." in text
-    assert "conv_direct" in text and "1x4x160x240" in text and "both measured" in text
+    assert "conv_direct" in text and re.search(r"1x4x(160x240|80x120)", text) and "both measured" in text
 
 
 def test_layers_sorted_by_time_on_stdout(model: Path) -> None:

@@ -462,6 +462,7 @@ def test_models_in_memory(tmp_path: Path) -> None:
     every_other = memoryview(bytes(byte for byte in data for _ in range(2)))[::2]
     assert contents | {known_content(cache, every_other)} == {known_content(cache, data)}
     assert known_content(cache, onnx.load_model_from_string(data)) is not None
+    assert tw.compile(every_other, cache=False)(X).tobytes() == tw.compile(data, cache=False)(X).tobytes()
     assert known_content(cache, 7) is None and known_content(cache, object) is None
 
 
