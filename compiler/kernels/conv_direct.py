@@ -54,7 +54,7 @@ cache. Half as many where the next chain's filters come from memory for few tile
 FEW = 4
 """That few tiles."""
 
-SHORT = 160
+SHORT = 256
 """Products that are one chain where there are no more: totals would take longer than filters from further away."""
 
 UNROLL = 2
@@ -146,7 +146,8 @@ def plan(
     while row_tiles > 1 and x.shape[0] * -(-blocks // vectors) * groups * -(-bands // row_tiles) < ITEMS:
         row_tiles = -(-row_tiles // 2)
     prefetch = weight_bytes > target.l2 // 2
-    longest = SHORT if reduction <= SHORT else CHAIN // 2 if prefetch and row_tiles * column_tiles <= FEW else CHAIN
+    few = prefetch and row_tiles * column_tiles <= FEW
+    longest = CHAIN // 2 if few else SHORT if reduction <= SHORT else CHAIN
     chain = max(longest // (kernel[0] * kernel[1] * block), 1)
     return Plan(
         operand_layouts=(x_layout.with_pads(x_pads), Layout(blocks=w_blocks)),
