@@ -18,8 +18,8 @@ overlap: every output vector is computed and stored exactly once.
 
 Data come from the second-level cache or beyond while the arithmetic goes on: each input block's turn prefetches the
 pixels of the next one (of 1x1 filters, which use them only once), and in the last chain's what the epilogue reads
-and writes. Without that a layer of 1x1 filters takes a tenth longer. Every step fetches something, if only filters a
-few steps ahead: LLVM moves no loads over a prefetch, and would move those of an unrolled step up into spills.
+and writes. Without that a layer of 1x1 filters takes a tenth longer. Every unrolled step fetches something, if only
+filters a few steps ahead: LLVM moves no loads over a prefetch, and would move those of an unrolled step up into spills.
 """
 
 from collections.abc import Callable, Sequence
@@ -446,7 +446,7 @@ class _Builder:
                 due = [lines for lines in ahead if c % lines.every == 0]
                 for lines in due:
                     b.prefetch(lines.buffer, lines.at, offset=lines.offset + c // lines.every * lines.step)
-                if not due:
+                if not due and count > 1:
                     b.prefetch(self.w_buffer, at_w, offset=w.origin + (AHEAD + c) * plan.vectors * plan.lanes)
                 taps = [
                     b.load(self.w_buffer, at_w, plan.lanes, offset=w.origin + c * w.inner[1] + v * plan.lanes)
