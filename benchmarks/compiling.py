@@ -119,6 +119,7 @@ def _run(
     script: str, path: Path, mode: str, x: str, cache: str, watched: Mapping[str, tuple[str, str]] | None = None
 ) -> dict[str, Any]:
     environment = {**os.environ, "TILEWRIGHT_CACHE_DIR": cache}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages have their bytecode
     command = [sys.executable, "-c", script, str(path), mode, x, json.dumps(watched or {})]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout))

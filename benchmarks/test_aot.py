@@ -102,7 +102,10 @@ def test_making(vgg: Path, linker: str, capsys: pytest.CaptureFixture[str]) -> N
     found = []
     for _ in range(3):
         command = [sys.executable, "-c", MAKE, str(vgg), str(vgg.with_suffix(".so")), linker]
-        found.append(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
+        # Installed packages have their bytecode.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        done = subprocess.run(command, capture_output=True, check=True, env=environment)
+        found.append(json.loads(done.stdout))
     size = vgg.stat().st_size
     best = min(found, key=lambda entry: entry["seconds"])
     say(

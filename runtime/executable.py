@@ -10,7 +10,7 @@ begins afresh.
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -57,6 +57,28 @@ class Executable:
         self._frames.append(frame)
         if code:
             raise CallError(f"the compiled code returned error {code}", model=self.manifest.name)
+
+    def bound(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Callable[[], None]:
+        """`run` with these arrays, again and again, one call at a time."""
+        arguments, workspace = self._frame()
+        fill(arguments[0], inputs)
+        fill(arguments[1], outputs)
+        if self._batched is not None:
+            arguments[-1].value = len(inputs[self._batched])
+        entry, name = self._entry, self.manifest.name
+        idle = [(arguments, workspace, inputs, outputs, self)]  # what the arguments point to, and the code
+
+        def call() -> None:
+            try:
+                frame = idle.pop()
+            except IndexError:
+                raise CallError("a bound call is still running; bind again for another thread", model=name) from None
+            code = entry(*frame[0])
+            idle.append(frame)
+            if code:
+                raise CallError(f"the compiled code returned error {code}", model=name)
+
+        return call
 
     def _frame(self) -> _Frame:
         workspace, pointer = self._workspace(), ctypes.c_void_p

@@ -2,6 +2,7 @@
 
     model = Model(name, inputs, outputs, specialise)
     y = model(x)                         positional arrays in the order of model.inputs
+    call = model.bind(x, out=y)          a function without arguments, for the same arrays again and again
     outs = model.run({"x": x})           by name, a dict of results
 
 A `Model` asks `specialise` once for each combination of input shapes it meets and keeps what it gives: code compiled
@@ -39,6 +40,9 @@ class Runnable(Protocol):
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Compute `outputs` from `inputs`: dense arrays of exactly the manifest's types."""
+
+    def bound(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Callable[[], None]:
+        """`run` with these arrays, again and again, one call at a time."""
 
 
 Specialise = Callable[[Shapes], Runnable]
@@ -154,11 +158,6 @@ class Model:
             result = self._single(arrays[0], out)
             if result is not None:
                 return result
-        if len(arrays) != len(self._inputs):
-            names = ", ".join(name for name, _, _ in self._inputs)
-            raise CallError(
-                f"{len(arrays)} inputs were given, the model takes {len(self._inputs)}: {names}", model=self.name
-            )
         given = None if out is None else [out] if isinstance(out, np.ndarray) else list(out)
         results = self._run(arrays, given)
         return results[0] if len(results) == 1 else tuple(results)
@@ -181,7 +180,37 @@ class Model:
         results = self._run([inputs[name] for name in names], given)
         return dict(zip(self._output_names, results, strict=True))
 
+    def bind(self, *arrays: Array, out: Array | Sequence[Array]) -> Callable[[], None]:
+        """A function without arguments that reads these arrays, in the order of `inputs`, and writes `out`.
+
+        For small models in tight loops: all checks are made here, and a call computes from what the arrays hold then.
+        They are used as they are: of the inputs' dtypes and shapes, C-contiguous and aligned, and without memory in
+        common with `out`; raises CallError otherwise. One call at a time; bind again for another thread.
+        """
+        executable, used, targets = self._prepared(arrays, [out] if isinstance(out, np.ndarray) else list(out))
+        for given, array, (name, dtype, _) in zip(arrays, used, self._inputs, strict=True):
+            if not isinstance(given, np.ndarray) or given.__array_interface__ != array.__array_interface__:
+                raise CallError(
+                    f"input '{name}' cannot be bound: pass a C-contiguous, aligned array of {dtype} that shares no "
+                    "memory with out",
+                    model=self.name,
+                )
+        return executable.bound(used, targets)
+
     def _run(self, arrays: Sequence[Any], out: Sequence[Array | None] | None) -> list[Array]:
+        executable, used, targets = self._prepared(arrays, out)
+        executable.run(used, targets)
+        return targets
+
+    def _prepared(
+        self, arrays: Sequence[Any], out: Sequence[Array | None] | None
+    ) -> tuple[Runnable, list[Array], list[Array]]:
+        """The code for these arguments, and the arrays that it reads and writes; raises CallError."""
+        if len(arrays) != len(self._inputs):
+            names = ", ".join(name for name, _, _ in self._inputs)
+            raise CallError(
+                f"{len(arrays)} inputs were given, the model takes {len(self._inputs)}: {names}", model=self.name
+            )
         bound = [
             given
             if type(given) is np.ndarray
@@ -206,8 +235,7 @@ class Model:
             targets = self._targets(list(out), specs)
             held = [array for array in out if array is not None]
             bound = [a.copy() if any(np.may_share_memory(a, o) for o in held) else a for a in bound]
-        executable.run(bound, targets)
-        return targets
+        return executable, bound, targets
 
     def _samples(self, arrays: Sequence[Array]) -> int:
         """The size of the batch, in which all inputs that have one must agree."""

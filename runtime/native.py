@@ -16,7 +16,7 @@ import struct
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,22 @@ class NativeExecutable:
         self._idle.append(held)
         if code:
             raise CallError(self._functions.explain(code), model=self.manifest.name)
+
+    def bound(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Callable[[], None]:
+        """`run` with these arrays, again and again, one call at a time."""
+        running = threading.Lock()
+
+        def call() -> None:
+            if not running.acquire(blocking=False):
+                raise CallError(
+                    "a bound call is still running; bind again for another thread", model=self.manifest.name
+                )
+            try:
+                self.run(inputs, outputs)
+            finally:
+                running.release()
+
+        return call
 
     def _context(self) -> tuple[_Context, Array]:
         """A workspace of its own for each call that runs."""

@@ -178,7 +178,7 @@ def measure(
     assert isinstance(executable, Executable)  # what compile() makes
     manifest = executable.manifest
     results = [empty(spec) for spec in manifest.outputs]
-    ours = partial(compiled, *inputs.values(), out=results)
+    ours = compiled.bind(*inputs.values(), out=results)
     ours()
     contenders: dict[str, Take] = {OURS: takes(ours)}
     peers: list[dict[str, Any]] = []

@@ -3,6 +3,7 @@
 import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,69 @@ def test_one_large_input_and_output() -> None:
     y = tw.compile(relu_model([300, 70]))(x)
     np.testing.assert_array_equal(y, np.maximum(x, 0))
     assert y.ctypes.data % 64 == 0
+
+
+def test_bound_calls_read_and_write_the_same_arrays() -> None:
+    model = tw.compile(add_model([4, 5]))
+    x, y, total, product = (np.full((4, 5), value, np.float32) for value in (1, 2, 0, 0))
+    call = model.bind(x, y, out=[total, product])
+    del model
+    gc.collect()
+    for value in (3, 7):
+        x[...] = value
+        assert call() is None
+        np.testing.assert_array_equal(total, x + y)
+        np.testing.assert_array_equal(product, x * y)
+
+
+def test_what_cannot_be_bound(tmp_path: Path) -> None:
+    model = tw.compile(relu_model([4, 5]))
+    x, y = np.ones((4, 5), np.float32), np.empty((4, 5), np.float32)
+    mapped = np.memmap(tmp_path / "x", np.float32, "w+", shape=(4, 5))
+    mapped[...] = -1
+    model.bind(mapped, out=y)()
+    assert y.max() == 0
+    for wrong in (x.astype(np.float16), x.tolist(), np.asfortranarray(x), x[::1, ::-1], y, x.astype(">f4")):
+        with pytest.raises(CallError, match="input 'x' cannot be bound: pass a C-contiguous, aligned array of float32"):
+            model.bind(wrong, out=y)
+    with pytest.raises(CallError, match="input 'x' has shape 5x4"):
+        model.bind(x.reshape(5, 4), out=y)
+    with pytest.raises(CallError, match="2 inputs were given"):
+        model.bind(x, x, out=y)
+    for out in (y.T, [y, y], y.astype(np.float64)):
+        with pytest.raises(CallError, match=r"out (for 'y'|has)"):
+            model.bind(x, out=out)
+
+
+def test_a_bound_call_in_two_threads_is_refused_or_right() -> None:
+    model = tw.compile(relu_model([300, 700]), threads=1)
+    x = np.random.default_rng(0).standard_normal((300, 700)).astype(np.float32)
+    y = np.empty_like(x)
+    call, refused = model.bind(x, out=y), []
+
+    def work(_: int) -> None:
+        for _ in range(300):
+            try:
+                call()
+            except CallError as error:
+                refused.append(error.message)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    call()
+    np.testing.assert_array_equal(y, np.maximum(x, 0))
+    assert all("bind again for another thread" in message for message in refused)
+
+
+def test_bound_calls_of_open_and_symbolic_dimensions() -> None:
+    for data, shapes in ((relu_model(["H", 5]), None), (relu_model(["N", 5]), {"x": ("N", 5)})):
+        model = tw.compile(data, shapes=shapes)
+        for rows in (3, 6):
+            x, y = np.full((rows, 5), -2, np.float32), np.empty((rows, 5), np.float32)
+            call = model.bind(x, out=y)
+            x[1] = 4
+            call()
+            np.testing.assert_array_equal(y, np.maximum(x, 0))
 
 
 def test_many_threads_share_one_small_model() -> None:

@@ -62,6 +62,9 @@ def test_save_and_load(tmp_path: Path, image: NDArray[Any]) -> None:
     assert model(image, out=out) is out
     np.testing.assert_array_equal(out, compiled(image))
     np.testing.assert_array_equal(model(image[:, :, ::-1][:, :, ::-1].tolist()), compiled(image))
+    out[...] = 0
+    model.bind(image, out=out)()
+    np.testing.assert_array_equal(out, compiled(image))
     with pytest.raises(CallError, match=r"net.1.so: input 'image' has shape 1x3x16x25"):
         model(np.zeros((1, 3, 16, 25), np.float32))
     with pytest.raises(CallError, match="a shared object already"):
