@@ -335,7 +335,8 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
 
 
 INTERRUPTED = """
-import pickle, sys, time
+import pickle, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # programs in the background of a shell ignore it
 from pathlib import Path
 import tilewright.compiler.link.files as files
 from tilewright.compiler.link import Tools, write_shared

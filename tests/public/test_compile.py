@@ -141,8 +141,9 @@ def test_refusals(model: Path, tmp_path: Path, arguments: list[str], message: st
 
 # Stops before the finished file gets its name.
 SLOW = """
-import os, sys, time
+import os, signal, sys, time
 from tilewright.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # programs in the background of a shell ignore it
 def fsync(_):
     print("half-written", flush=True)
     time.sleep(60)
