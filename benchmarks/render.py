@@ -125,9 +125,9 @@ def _about(results: Results) -> str:
         "\n".join(lines)
         + "\n\nFloat32 throughout, the same inputs for all. Engines run in turn, round after round, each in a "
         "process of its own that is stopped while others run, so that none disturbs another and threads may wait "
-        "actively in their own turn. PyTorch runs eagerly, in the faster of planar and channels-last, on the "
-        "network as pnnx converts it, its normalisations folded; ncnn with Winograd and packed layouts, nothing "
-        "below float32. Arrays are bound beforehand where an engine can do so. Every engine's results are compared "
+        "actively in their own turn; with one thread, all on the same core. PyTorch runs eagerly, in the faster of "
+        "planar and channels-last, on the network as pnnx converts it, its normalisations folded; ncnn with Winograd "
+        "and packed layouts, nothing below float32. Arrays are bound beforehand where an engine can do so. Every engine's results are compared "
         "with ours before anything is timed. Times are medians of single calls; *x* says how many times ours an "
         "engine takes."
     )

@@ -7,8 +7,8 @@
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -101,6 +101,23 @@ def race(
     return {name: _summary(done, times) for name, times in taken.items()}
 
 
+@contextmanager
+def one_core(threads: int) -> Iterator[None]:
+    """With one thread, keep this thread and the processes that it starts on one and the same processor core.
+
+    Cores differ in speed: by design, or because a virtual machine's neighbours use theirs.
+    """
+    if threads != 1 or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 def _turn(take: Take) -> tuple[int, int]:
     """How many calls do not count and how many do."""
     (ms,) = take(0, 1)
@@ -183,6 +200,7 @@ def measure(
     contenders: dict[str, Take] = {OURS: takes(ours)}
     peers: list[dict[str, Any]] = []
     with ExitStack() as running:
+        running.enter_context(one_core(compiled.threads))
         task = prepare(path, inputs, compiled.threads, folder) if rivals else None
         for name in rivals:
             assert task is not None

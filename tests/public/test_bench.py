@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 from small_models import small_network
 
 import tilewright as tw
-from tilewright.benching import Layer, difference, layers, measure, race, takes
+from tilewright.benching import Layer, difference, layers, measure, one_core, race, takes
 from tilewright.cli import cli
 from tilewright.engines import PACKAGES
 from tilewright.errors import CallError
@@ -66,6 +66,18 @@ def test_json(model: Path, tmp_path: Path) -> None:
     first = next(row for row in rows if row["layer"] == "first" and row["flops"])
     assert first["shape"][:2] == [1, 4] and first["gflops"] == pytest.approx(first["flops"] / first["ms"] / 1e6)
     assert first["bound"] in ("compute", "memory") and first["limit"] > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system lets no process choose its core")
+def test_one_thread_stays_on_one_core() -> None:
+    before = os.sched_getaffinity(0)
+    with one_core(1):
+        assert os.sched_getaffinity(0) == {max(before)}
+    with one_core(2):
+        assert os.sched_getaffinity(0) == before
+    with pytest.raises(ZeroDivisionError), one_core(1):
+        raise ZeroDivisionError
+    assert os.sched_getaffinity(0) == before
 
 
 def test_tables(model: Path) -> None:
