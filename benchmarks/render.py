@@ -127,9 +127,9 @@ def _about(results: Results) -> str:
         "process of its own that is stopped while others run, so that none disturbs another and threads may wait "
         "actively in their own turn; with one thread, all on the same core. PyTorch runs eagerly, in the faster of "
         "planar and channels-last, on the network as pnnx converts it, its normalisations folded; ncnn with Winograd "
-        "and packed layouts, nothing below float32. Arrays are bound beforehand where an engine can do so. Every engine's results are compared "
-        "with ours before anything is timed. Times are medians of single calls; *x* says how many times ours an "
-        "engine takes."
+        "and packed layouts, nothing below float32. Arrays are bound beforehand where an engine can do so. Every "
+        "engine's results are compared with ours before anything is timed. Times are medians of single calls; *x* "
+        "says how many times ours an engine takes."
     )
 
 
