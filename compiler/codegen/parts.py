@@ -26,21 +26,21 @@ def split(text: str) -> list[str]:
     frame = "\n".join([before, *(after for _, _, after in pieces)])
     if re.search(r"^@", frame, re.MULTILINE):
         return [text]
-    used = [set(_NAME.findall(definition)) for definition in definitions]
-    heads = {_NAME.search(definition)[1]: definition.partition("\n")[0] for definition in definitions}  # type: ignore[index]
+    used = [_NAME.findall(definition) for definition in definitions]  # the first is its own
+    heads = {names[0]: definition.partition("\n")[0] for names, definition in zip(used, definitions, strict=True)}
     fixed = {name for name, head in heads.items() if not head.startswith("define hidden ")}
     loads = [0] * count
     placed: list[int] = [0] * len(definitions)
     for number in sorted(range(len(definitions)), key=lambda number: -len(definitions[number])):
-        stays = used[number] & fixed
+        stays = not fixed.isdisjoint(used[number])
         placed[number] = 0 if stays else loads.index(min(loads))
         loads[placed[number]] += len(definitions[number])
     parts = []
     for part in range(count):
         here = [number for number, place in enumerate(placed) if place == part]
         own = {name for number, name in enumerate(heads) if placed[number] == part}
-        needed = dict.fromkeys(name for name in heads if any(name in used[number] for number in here))
-        declared = [_declared(heads[name]) for name in needed if name not in own]
+        needed = {name for number in here for name in used[number]} - own
+        declared = [_declared(head) for name, head in heads.items() if name in needed]
         parts.append("\n".join([*declared, *(definitions[number] for number in here), frame]))
     return parts
 
