@@ -86,37 +86,42 @@ class NativeExecutable:
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Compute `outputs` from `inputs`: dense arrays of exactly the manifest's types, of equally many samples."""
-        dims = None
-        if self._batched >= 0:
-            shape = inputs[self._batched].shape
-            dims = (ctypes.c_int64 * len(shape))(*shape)
         try:
             held = self._idle.pop()
         except IndexError:
             held = self._context()
-        given = _words(inputs)
-        if dims is not None:
-            given[3 * self._batched + 1] = ctypes.addressof(dims)
-        code = self._functions.call(self._inputs.pack(*given), self._outputs.pack(*_words(outputs)), held[0])
+        given, taken, _dims = self._tensors(inputs, outputs)
+        code = self._functions.call(given, taken, held[0])
         self._idle.append(held)
         if code:
             raise CallError(self._functions.explain(code), model=self.manifest.name)
 
     def bound(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Callable[[], None]:
         """`run` with these arrays, again and again, one call at a time."""
-        running = threading.Lock()
+        given, taken, dims = self._tensors(inputs, outputs)
+        idle = [(self._context(), inputs, outputs, dims)]  # what the tensors point to
+        functions, name = self._functions, self.manifest.name
 
         def call() -> None:
-            if not running.acquire(blocking=False):
-                raise CallError(
-                    "a bound call is still running; bind again for another thread", model=self.manifest.name
-                )
             try:
-                self.run(inputs, outputs)
-            finally:
-                running.release()
+                held = idle.pop()
+            except IndexError:
+                raise CallError("a bound call is still running; bind again for another thread", model=name) from None
+            code = functions.call(given, taken, held[0][0])
+            idle.append(held)
+            if code:
+                raise CallError(functions.explain(code), model=name)
 
         return call
+
+    def _tensors(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> tuple[bytes, bytes, Any]:
+        """Arrays of tw_tensor for the arrays, and the dims that they point to, which must live as long."""
+        words, dims = _words(inputs), None
+        if self._batched >= 0:
+            shape = inputs[self._batched].shape
+            dims = (ctypes.c_int64 * len(shape))(*shape)
+            words[3 * self._batched + 1] = ctypes.addressof(dims)
+        return self._inputs.pack(*words), self._outputs.pack(*_words(outputs)), dims
 
     def _context(self) -> tuple[_Context, Array]:
         """A workspace of its own for each call that runs."""

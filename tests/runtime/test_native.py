@@ -89,6 +89,14 @@ def test_any_number_of_samples(tmp_path: Path) -> None:
     for n in (0, 1, 2, 7):
         x = np.random.default_rng(n).standard_normal((n, *SHAPE[1:])).astype(np.float32)
         np.testing.assert_allclose(model(x), reference(x)["scores"], atol=1e-5)
+    model = tw.load(tmp_path / "net.so")
+    for samples in (1, 3):
+        x = np.random.default_rng(samples).standard_normal((samples, *SHAPE[1:])).astype(np.float32)
+        out = np.empty_like(model(x))
+        call = model.bind(x, out=out)
+        x *= 2
+        call()
+        np.testing.assert_array_equal(out, model(x))
 
 
 ALONE = """
