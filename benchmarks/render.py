@@ -393,10 +393,12 @@ def _rooflines(results: Results, notes: Sequence[Facts]) -> str:
         return ""
     return (
         "## Kernels below their roofline\n\nOn one thread, batch 1. A kernel's roofline is the least time that the "
-        "core's measured peak or memory bandwidth allow for the operations it carries out (with Winograd, its "
-        f"products only) and the bytes it reads and writes. Listed is what stays below {NEAR:.0%} of it, kernels of "
-        "one template and shape together; data that come from the caches can pass 100%. Of the onnx package's "
-        f"networks, only what takes {SMALL:.0%} of the time or more is listed.\n\n"
+        "core's peak or memory bandwidth allow for the operations it carries out (with Winograd, its products only) "
+        "and the bytes it reads and writes. The peak is measured right before and after each call of a kernel, by "
+        "multiply-adds on registers: others share the core, so that it changes from moment to moment. Listed is what "
+        f"stays below {NEAR:.0%} of the roofline, kernels of one template and shape together; data that come from the "
+        f"caches can pass 100%. Of the onnx package's networks, only what takes {SMALL:.0%} of the time or more is "
+        "listed.\n\n"
         + "\n\n".join(text for _, text in sorted(parts, key=lambda part: part[0]))
     )
 
@@ -426,7 +428,8 @@ def _roofline(facts: Facts, notes: Sequence[Facts]) -> str:
     text = (
         f"### {NAMES.get(network, network)}\n\nAll kernels take {total:.3g} ms; the rooflines of all allow "
         f"{least:.3g} ms ({least / total:.0%}). Kernels at {NEAR:.0%} or more of theirs: {len(layers) - len(below)} "
-        f"of {len(layers)}, {share:.0%} of the time."
+        f"of {len(layers)}, {share:.0%} of the time. Beside them the core reached "
+        f"{_range(layers, 'peak', '{:.0f}')} GFLOP/s."
     )
     heads = ["layer", "template", "result", ">ms", ">share", ">GFLOP/s", ">of roofline", "bound by", "why"]
     return text + ("\n\n" + table(heads, rows) if rows else "")
@@ -450,7 +453,7 @@ def _layers(group: Sequence[Facts]) -> str:
 
 
 def _range(group: Sequence[Facts], key: str, form: str) -> str:
-    values = [layer[key] for layer in group if layer[key] is not None]
+    values = [layer[key] for layer in group if layer.get(key) is not None]
     if not values:
         return "-"
     show: Callable[[float], str] = form.format

@@ -1,9 +1,10 @@
 """Times the kernels of a compiled model one by one.
 
-    profile(executable, [x], rounds=5)  ->  (KernelTime(KernelSpec("conv_direct_0", ..), least=.., median=..), ..)
+    profile(executable, [x], rounds=5, beside)  ->  (KernelTime(KernelSpec("conv_direct_0", ..), least=.., ..), ..)
 
 Each round calls the kernels in the order of a normal run on one thread, each on the buffers and all the items that
 it has there, so data and caches are as in a normal run. A time includes the call from Python, about a microsecond.
+Between kernels a call that touches no memory can tell how fast the core is just then: others may share it.
 """
 
 import ctypes
@@ -21,15 +22,21 @@ from tilewright.runtime.model import Array, empty, sized
 
 @dataclass(frozen=True)
 class KernelTime:
-    """How long one kernel call takes, in seconds."""
+    """How long one kernel call takes, in seconds.
+
+    `beside` is the median time of the call that was timed right before and right after it, 0 where there was none.
+    """
 
     kernel: KernelSpec
     least: float
     median: float
+    beside: float = 0.0
 
 
-def profile(executable: Executable, inputs: Sequence[Array], rounds: int) -> tuple[KernelTime, ...]:
-    """Time every kernel call `rounds` times, at least once, after a round that does not count.
+def profile(
+    executable: Executable, inputs: Sequence[Array], rounds: int, beside: Callable[[], object] | None = None
+) -> tuple[KernelTime, ...]:
+    """Time every kernel call `rounds` times, at least once, after a round that does not count; `beside` between them.
 
     `inputs` are dense arrays of exactly the manifest's types. With a symbolic leading dimension, its kernels are those
     for one tile: samples are repeated to make one.
@@ -49,15 +56,24 @@ def profile(executable: Executable, inputs: Sequence[Array], rounds: int) -> tup
     }
     calls = [_call(executable, kernel, starts) for kernel in manifest.kernels]
     taken: list[list[int]] = [[] for _ in calls]
+    around: list[list[float]] = [[] for _ in calls]
     for _ in range(max(rounds, 1) + 1):
-        for times, call in zip(taken, calls, strict=True):
-            begin = time.perf_counter_ns()
-            call()
-            times.append(time.perf_counter_ns() - begin)
+        before = _nanoseconds(beside) if beside else 0
+        for times, paces, call in zip(taken, around, calls, strict=True):
+            times.append(_nanoseconds(call))
+            after = _nanoseconds(beside) if beside else 0
+            paces.append((before + after) / 2)
+            before = after
     return tuple(
-        KernelTime(kernel, min(times[1:]) / 1e9, statistics.median(times[1:]) / 1e9)
-        for kernel, times in zip(manifest.kernels, taken, strict=True)
+        KernelTime(kernel, min(times[1:]) / 1e9, *(statistics.median(of[1:]) / 1e9 for of in (times, paces)))
+        for kernel, times, paces in zip(manifest.kernels, taken, around, strict=True)
     )
+
+
+def _nanoseconds(call: Callable[[], object]) -> int:
+    begin = time.perf_counter_ns()
+    call()
+    return time.perf_counter_ns() - begin
 
 
 def _call(executable: Executable, kernel: KernelSpec, starts: dict[str, list[int]]) -> Callable[[], None]:

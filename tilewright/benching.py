@@ -1,7 +1,8 @@
 """What `tilewright bench` measures: calls beside those of other engines, and kernels beside the machine's peak.
 
     race({"tilewright": takes(ours), "onnxruntime": peer.take}, rounds=50)  ->  {"tilewright": Times(..), ..}
-    layers(profile(executable, inputs, 5), machine_peak())         ->  [Layer("conv1_1", "conv_planar", ..), ..]
+    beside = yardstick()
+    layers(profile(executable, inputs, 5, beside.call), machine_peak(), beside.flops)  ->  [Layer("conv1_1", ..), ..]
 """
 
 import os
@@ -18,7 +19,7 @@ import numpy as np
 
 from tilewright.engines import timed
 from tilewright.errors import CallError
-from tilewright.peak import Peak, machine_peak
+from tilewright.peak import Peak, machine_peak, yardstick
 from tilewright.peers import Peer, open_peer, prepare
 from tilewright.runtime.executable import Executable
 from tilewright.runtime.model import Array, Model, empty
@@ -52,10 +53,11 @@ class Layer:
     """One kernel call: `ms` is its median time on one thread, `share` its part of all kernels' time.
 
     `gflops` is None where operations are not counted; those of a convolution count as for the direct method, so
-    Winograd's can pass the peak. `limit` is the fraction reached of what the machine allows (a roofline), which is
-    set by `bound`: "compute", or "memory" where moving `bytes` takes longer than the operations `performed`, which
-    with Winograd are fewer than `flops`. Data that come from the caches can pass the memory's limit. None where bytes
-    are not known. `live_bytes` of the workspace hold something during the call.
+    Winograd's can pass the peak. `peak` is how many GFLOP/s of multiply-adds the core reached right before and after
+    the call: others may share it. `limit` is the fraction reached of what the machine allows (a roofline), which is
+    set by `bound`: "compute", or "memory" where moving `bytes` takes longer than the operations `performed` at `peak`,
+    which with Winograd are fewer than `flops`. Data that come from the caches can pass the memory's limit. None where
+    bytes are not known. `live_bytes` of the workspace hold something during the call.
     """
 
     layer: str
@@ -69,6 +71,7 @@ class Layer:
     bytes: int
     live_bytes: int
     gflops: float | None
+    peak: float
     bound: str | None
     limit: float | None
 
@@ -153,8 +156,8 @@ def difference(name: str, theirs: Sequence[Array], ours: Sequence[Array]) -> flo
     return worst
 
 
-def layers(times: Sequence[KernelTime], peak: Peak) -> list[Layer]:
-    """The kernel calls in order."""
+def layers(times: Sequence[KernelTime], best: Peak, flops_beside: int) -> list[Layer]:
+    """The kernel calls in order; the call timed beside them did `flops_beside` operations. Bandwidth is `best`'s."""
     total = sum(entry.median for entry in times)
     found = []
     for entry in times:
@@ -162,12 +165,13 @@ def layers(times: Sequence[KernelTime], peak: Peak) -> list[Layer]:
         flops = kernel.flops
         performed = kernel.performed or flops
         known = kernel.template not in PARTIAL
+        peak = Peak(flops_beside / entry.beside, best.bandwidth)
         bound = "memory" if peak.memory_bound(performed, kernel.bytes) else "compute"
         found.append(
             Layer(
                 kernel.source, kernel.template, kernel.shape, entry.median * 1e3, entry.least * 1e3,
                 entry.median / total, flops, performed, kernel.bytes, kernel.live,
-                flops / entry.median / 1e9 if flops else None,
+                flops / entry.median / 1e9 if flops else None, peak.flops / 1e9,
                 bound if known else None, peak.seconds(performed, kernel.bytes) / entry.median if known else None,
             )
         )  # fmt: skip
@@ -216,9 +220,10 @@ def measure(
         tell(f"running {path}")
         times = race(contenders, rounds, seconds, least)
     mine = times[OURS]
-    peak = machine_peak()
     few = max(3, min(50, int(1e3 / mine.median)))
-    found = layers(profile(executable, list(inputs.values()), few), peak)
+    with one_core(1):
+        peak, beside = machine_peak(), yardstick()
+        found = layers(profile(executable, list(inputs.values()), few, beside.call), peak, beside.flops)
     for entry in peers:
         if entry["name"] in times:
             theirs = times[entry["name"]]

@@ -1,6 +1,7 @@
 """What one core of this machine can do at best, measured: the two limits of a roofline.
 
     machine_peak()  ->  Peak(flops=1.4e11, bandwidth=9.8e9)
+    yardstick()     ->  Yardstick(call, flops)     the same arithmetic for some 70 us, to be timed beside other work
 
 Two loops are compiled for the target and timed: one only multiplies and adds in registers, the other only reads
 an array larger than the caches.
@@ -8,7 +9,7 @@ an array larger than the caches.
 
 import ctypes
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -25,6 +26,8 @@ from tilewright.runtime.model import Array
 CHAINS = 12
 """Independent sums: more than latency times throughput of any core so far, and they fit in 16 registers."""
 STEPS = 1 << 18
+SHORT_STEPS = 1 << 15
+"""Those of a yardstick: the call from Python, half a microsecond, should not count."""
 MEMORY = 256 << 20
 """Bytes read, more than a core's share of a last-level cache."""
 ROUNDS = {"multiply_adds": 200, "reads": 9}
@@ -47,21 +50,39 @@ class Peak:
         return bytes / self.bandwidth > flops / self.flops
 
 
+@dataclass(frozen=True)
+class Yardstick:
+    """A call that does so many operations on registers, as fast as the core can at the time."""
+
+    call: Callable[[], object]
+    flops: int
+
+
+@cache
+def yardstick() -> Yardstick:
+    """Multiply-adds to be timed right beside other work."""
+    target = host()
+    lanes = target.lanes(32)
+    small = np.full(2 * lanes, 0.5, np.float32)
+    call = _compiled(multiply_adds(lanes, SHORT_STEPS), small, target)
+    return Yardstick(call, 2 * CHAINS * lanes * SHORT_STEPS)
+
+
 @cache
 def machine_peak() -> Peak:
     """The peak of the core this runs on; takes about half a second, once a process."""
     target = host()
     lanes = target.lanes(32)
     small = np.full(2 * lanes, 0.5, np.float32)
-    arithmetic = _fastest(multiply_adds(lanes), small, target)
+    arithmetic = _fastest(multiply_adds(lanes, STEPS), small, target)
     large = aligned_empty(MEMORY).view(np.float32)
     large.fill(1)
     reading = _fastest(reads(lanes, large.size), large, target)
     return Peak(2 * CHAINS * lanes * STEPS / arithmetic, MEMORY / reading)
 
 
-def multiply_adds(lanes: int) -> Function:
-    """STEPS times CHAINS vectors a = a * x + y that do not wait for each other."""
+def multiply_adds(lanes: int, steps: int) -> Function:
+    """`steps` times CHAINS vectors a = a * x + y that do not wait for each other."""
     b = Builder("multiply_adds")
     x = b.input("x", F32, 2 * lanes)
     b.output("y", F32, lanes)
@@ -71,7 +92,7 @@ def multiply_adds(lanes: int) -> Function:
         return [b.fma(total, factor, term) for total in sums]
 
     starts = [b.const(float(k), F32.vector(lanes)) for k in range(CHAINS)]
-    _store_sum(b, b.for_(0, STEPS, step, carried=starts))
+    _store_sum(b, b.for_(0, steps, step, carried=starts))
     return b.finish()
 
 
@@ -96,14 +117,25 @@ def _store_sum(b: Builder, sums: Sequence[Operand]) -> None:
     b.store(b.parameter("y"), 0, total)
 
 
+def _compiled(function: Function, x: Array, target: Target) -> Callable[[], object]:
+    """A call of the function on x and a vector for its result."""
+    engine = Engine(compile_module(emit_module([function], linkage=""), target))
+    code = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(engine.address(function.name))
+    y = aligned_empty(target.lanes(32) * 4)
+    addresses = [ctypes.c_void_p(array.ctypes.data) for array in (x, y)]
+
+    def call(kept: object = (engine, x, y)) -> None:
+        code(*addresses)
+
+    return call
+
+
 def _fastest(function: Function, x: Array, target: Target) -> float:
     """Seconds of the fastest call."""
-    engine = Engine(compile_module(emit_module([function], linkage=""), target))
-    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(engine.address(function.name))
-    y = aligned_empty(target.lanes(32) * 4)
+    call = _compiled(function, x, target)
     best = float("inf")
     for _ in range(ROUNDS[function.name]):
         began = time.perf_counter()
-        call(x.ctypes.data, y.ctypes.data)
+        call()
         best = min(best, time.perf_counter() - began)
     return best

@@ -25,7 +25,7 @@ from tilewright.benching import Layer, difference, layers, measure, one_core, ra
 from tilewright.cli import cli
 from tilewright.engines import PACKAGES
 from tilewright.errors import CallError
-from tilewright.peak import Peak, machine_peak
+from tilewright.peak import Peak, machine_peak, yardstick
 from tilewright.peers import open_peer, prepare
 from tilewright.report import page
 from tilewright.runtime.artifact import BufferSpec, KernelSpec
@@ -66,6 +66,7 @@ def test_json(model: Path, tmp_path: Path) -> None:
     first = next(row for row in rows if row["layer"] == "first" and row["flops"])
     assert first["shape"][:2] == [1, 4] and first["gflops"] == pytest.approx(first["flops"] / first["ms"] / 1e6)
     assert first["bound"] in ("compute", "memory") and first["limit"] > 0
+    assert all(1 < row["peak"] < 1.2 * found["peak"]["gflops"] for row in rows)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system lets no process choose its core")
@@ -83,7 +84,7 @@ def test_one_thread_stays_on_one_core() -> None:
 def test_tables(model: Path) -> None:
     text = bench(model, "--rounds", 2, "--against", "onnxruntime").output
     assert "fastest of" in text and "times ours" in text and "onnxruntime 1." in text
-    assert "conv_direct" in text and re.search(r"1x4x(160x240|80x120)", text) and "both measured" in text
+    assert "conv_direct" in text and re.search(r"1x4x(160x240|80x120)", text) and "the limits are" in text
 
 
 def test_layers_sorted_by_time_on_stdout(model: Path) -> None:
@@ -139,7 +140,7 @@ def test_a_browser_shows_the_report(report: tuple[dict[str, Any], Path], tmp_pat
 
 
 def test_odd_names_in_a_report() -> None:
-    layer = Layer("<a & b>", "nest", (), 1.0, 1.0, 1.0, 0, 0, 0, 0, None, None, None)
+    layer = Layer("<a & b>", "nest", (), 1.0, 1.0, 1.0, 0, 0, 0, 0, None, 1.0, None, None)
     facts = {
         "model": '<"m">', "inputs": {"<x>": []}, "threads": 1, "compile_ms": 1.0, "workspace_bytes": 0, "rounds": 1,
         "min": 1.0, "median": 1.0, "spread": 0.0, "gflops": 0.0, "peers": [{"name": "<abacus>", "error": "<slow>"}],
@@ -298,20 +299,32 @@ def test_difference() -> None:
 
 
 def test_the_lower_limit_counts() -> None:
-    def timed(template: str, flops: int, size: int, performed: int = 0) -> KernelTime:
+    def timed(template: str, flops: int, size: int, performed: int = 0, beside: float = 1e-4) -> KernelTime:
         buffers = (BufferSpec("workspace", 0, 0, size),)
         spec = KernelSpec("k_0", "k", template, flops, 1, (1,), size, buffers, performed=performed)
-        return KernelTime(spec, 1e-3, 2e-3)
+        return KernelTime(spec, 1e-3, 2e-3, beside)
 
-    peak = Peak(flops=1e9, bandwidth=1e8)
-    found = layers([timed("gemm", 10**6, 10**4), timed("gemv", 10**4, 10**5), timed("borders", 0, 10**5)], peak)
+    peak = Peak(flops=1.2e9, bandwidth=1e8)  # alone; beside these kernels 1e9, 10^5 operations in 0.1 ms
+    times = [timed("gemm", 10**6, 10**4), timed("gemv", 10**4, 10**5), timed("borders", 0, 10**5)]
+    found = layers(times, peak, 10**5)
     assert [layer.bound for layer in found] == ["compute", "memory", None]
     assert [layer.limit for layer in found] == [pytest.approx(0.5), pytest.approx(0.5), None]
     assert found[0].gflops == pytest.approx(0.5) and found[2].gflops is None
-    (saving,) = layers([timed("conv_winograd", 10**7, 10**4, performed=10**6)], peak)
+    (saving,) = layers([timed("conv_winograd", 10**7, 10**4, performed=10**6)], peak, 10**5)
     assert saving.limit == pytest.approx(0.5) and saving.gflops == pytest.approx(5)
+    (slow,) = layers([timed("gemm", 10**6, 10**4, beside=2e-4)], peak, 10**5)
+    assert slow.peak == pytest.approx(0.5) and slow.limit == pytest.approx(1) and slow.bound == "compute"
 
 
 def test_the_peak_is_measured_once() -> None:
     peak = machine_peak()
     assert peak is machine_peak() and 1e9 < peak.flops < 1e12 and 1e8 < peak.bandwidth < 1e12
+
+
+def test_a_yardstick_does_what_the_peak_counts() -> None:
+    beside, best = yardstick(), 0.0
+    for _ in range(100):
+        began = time.perf_counter()
+        beside.call()
+        best = max(best, beside.flops / (time.perf_counter() - began))
+    assert beside is yardstick() and machine_peak().flops / 2 < best < machine_peak().flops * 1.2

@@ -40,6 +40,20 @@ def test_every_kernel_has_a_time(executable: Executable, x: NDArray[Any]) -> Non
     assert min(whole) / 4 < sum(entry.least for entry in times) < 4 * min(whole)
 
 
+def test_a_call_is_timed_around_every_kernel(executable: Executable, x: NDArray[Any]) -> None:
+    kernels, count = len(executable.manifest.kernels), 0
+
+    def beside() -> None:
+        nonlocal count
+        count += 1
+        time.sleep(0.003 if count % (kernels + 1) == 1 else 0.001)  # longer before each round's first kernel
+
+    first, *rest = profile(executable, [x], 2, beside)
+    assert count == 3 * (kernels + 1)
+    assert first.beside > 0.002 and all(0.001 <= entry.beside for entry in rest)
+    assert all(entry.beside == 0 for entry in profile(executable, [x], 1))
+
+
 def test_the_kernels_one_by_one_compute_the_outputs(
     executable: Executable, x: NDArray[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

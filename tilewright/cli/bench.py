@@ -156,6 +156,8 @@ def _print(facts: dict[str, Any], found: Sequence[Layer], peak: Peak) -> None:
     listing.add_row("total", "", "", f"{sum(layer.ms for layer in found):.3f}", style="bold")
     out.print()
     out.print(listing)
+    paces = [layer.peak for layer in found] or [peak.flops / 1e9]
     out.print(
-        f"one thread; the limits are {peak.flops / 1e9:.0f} GFLOP/s and {peak.bandwidth / 1e9:.1f} GB/s, both measured"
+        f"one thread; the limits are {min(paces):.0f} to {max(paces):.0f} GFLOP/s, which the core reached in "
+        f"multiply-adds beside each kernel ({peak.flops / 1e9:.0f} at its best), and {peak.bandwidth / 1e9:.1f} GB/s"
     )
