@@ -164,6 +164,68 @@ def test_pow_errors() -> None:
     assert ulps(apply("pow", F32, x, y), exact).max() <= 0.51
 
 
+PLAIN_EXPONENTS = (-1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0, 2.0)
+
+
+def power_function(exponent: float, type: Type, lanes: int, count: int) -> Function:
+    b = Builder(f"power{exponent}")
+    x, y = b.input("x", type, count), b.output("y", type, count)
+
+    def step(i: Any, active: int) -> None:
+        vector = b.load(x, i, lanes=lanes, active=active)
+        b.store(y, i, math.pow(b, vector, b.const(exponent, type.vector(lanes))), active=active)
+
+    b.lanes(count, lanes, step)
+    return b.finish()
+
+
+def power(exponent: float, type: Type, x: Array, lanes: int) -> Array:
+    x = np.ascontiguousarray(x, DTYPES[type])
+    y = np.zeros_like(x)
+    run(power_function(exponent, type, lanes, x.size), {"x": x, "y": y})
+    return y
+
+
+@pytest.mark.parametrize("exponent", PLAIN_EXPONENTS)
+def test_constant_powers_of_float32(exponent: float) -> None:
+    x = np.arange(0, 2**32, 4999, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    x = np.concatenate([x, np.exp2(np.random.default_rng(0).uniform(-149, 128, 300_000)).astype(np.float32)])
+    with np.errstate(all="ignore"):
+        exact = np.power(x.astype(np.float64), exponent)
+    error = ulps(power(exponent, F32, x, 16), exact)
+    worst = int(error.argmax())
+    assert error[worst] <= 0.51, f"{error[worst]} at {x[worst]!r}"
+
+
+@pytest.mark.parametrize("exponent", PLAIN_EXPONENTS)
+def test_constant_powers_of_float64(exponent: float) -> None:
+    random = np.random.default_rng(3)
+    x = np.concatenate([np.exp2(random.uniform(-1074, 1023, 400)), random.uniform(0.5, 8, 800)])
+    result = power(exponent, F64, x, 8)
+    with mpmath.workprec(150):
+        for a, y in zip(x, result, strict=True):
+            exact = mpmath.mpf(float(a)) ** mpmath.mpf(exponent)
+            if np.isinf(y):
+                assert exact > np.finfo(np.float64).max
+                continue
+            unit = mpmath.mpf(2) ** max(int(np.frexp(float(y))[1]) - 53, -1074)
+            assert abs(mpmath.mpf(float(y)) - exact) <= 0.51 * unit, f"{a!r} ** {exponent} = {y!r}"
+
+
+@pytest.mark.parametrize("type", [F16, F32, F64], ids=str)
+@pytest.mark.parametrize("exponent", PLAIN_EXPONENTS)
+def test_constant_powers_agree_with_others(exponent: float, type: Type) -> None:
+    x = np.concatenate([POW_SPECIAL, SPECIAL, np.exp2(np.linspace(-140, 120, 300))])
+    with np.errstate(all="ignore"):
+        x = x.astype(DTYPES[type])
+    results = [power(exponent, type, x, lanes) for lanes in (1, 4, 16)]
+    assert len({result.tobytes() for result in results}) == 1
+    expected = apply("pow", type, x, np.full_like(x, exponent))
+    np.testing.assert_allclose(results[0], expected, rtol={F16: 1e-3, F32: 3e-7, F64: 5e-16}[type])
+    number = ~np.isnan(expected)
+    np.testing.assert_array_equal(np.signbit(results[0])[number], np.signbit(expected)[number])
+
+
 def test_integers_are_refused() -> None:
     b = Builder("f")
     with pytest.raises(TypeError, match="transcendental function of i32 in f"):
@@ -178,4 +240,5 @@ def test_nothing_is_called(target: str, type: Type) -> None:
     row = by_name(target)
     functions = [elementwise(name, type, row.lanes(type.bits), 37) for name in LIMITS]
     functions.append(elementwise("pow", type, row.lanes(type.bits), 37, operands=2))
+    functions += [power_function(exponent, type, row.lanes(type.bits), 37) for exponent in (0.5, 0.75)]
     assert undefined_symbols(compile_module(emit_module(functions, linkage=""), row)) == []
