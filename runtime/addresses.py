@@ -4,6 +4,7 @@
     argument = table(2)           void *[2], as an argument for ctypes
     fill(argument, [x, y])
     function(argument)
+    point(tensors, [x, y])        their members `data`, fields of structures of ctypes
 """
 
 import ctypes
@@ -61,3 +62,12 @@ def fill(table: Any, arrays: Sequence[Array]) -> None:
         return
     for position, array in enumerate(arrays):
         table[position] = address(array)
+
+
+def point(tensors: Sequence[Any], arrays: Sequence[Array]) -> None:
+    """Make each structure's member `data`, a c_void_p, point to its array."""
+    if len(arrays) == 1 and _KNOWN:
+        tensors[0].data = _read(id(arrays[0]) + _DATA)
+        return
+    for tensor, array in zip(tensors, arrays, strict=True):
+        tensor.data = address(array)

@@ -9,6 +9,7 @@ asked which features it needs, by code that runs everywhere, and what its inputs
 
 import ctypes
 import json
+import math
 import mmap
 import os
 import platform
@@ -18,14 +19,14 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tilewright.errors import CallError, LoadError
 from tilewright.runtime import elf
 from tilewright.runtime.abi import ABI_VERSION, WEIGHTS_PAGE, weights_header
-from tilewright.runtime.addresses import address
+from tilewright.runtime.addresses import address, point
 from tilewright.runtime.artifact import Batch, KernelSpec, Manifest, TensorSpec, aligned_empty
 from tilewright.runtime.model import Array, Model
 from tilewright.runtime.seal import broken
@@ -33,7 +34,12 @@ from tilewright.runtime.threads import count
 
 _METADATA = "_metadata_json"
 _FAMILIES = {"amd64": "x86_64", "arm64": "aarch64", "ppc64le": "ppc64", "riscv64": "riscv", "i686": "x86"}
-_TENSOR = "PPq"  # data, dims, capacity; as C lays out tw_tensor
+
+
+class _Tensor(ctypes.Structure):
+    """tw_tensor."""
+
+    _fields_ = (("data", ctypes.c_void_p), ("dims", ctypes.c_void_p), ("capacity", ctypes.c_int64))
 
 
 class _Context(ctypes.Structure):
@@ -70,74 +76,98 @@ def load(
     return Model(str(file), inputs, outputs, lambda shapes: executable, workers, batch)
 
 
+class _Frame(NamedTuple):
+    """What one call at a time needs: its arguments, and the tensors and dims that they point to; `held` is where all
+    of that lies. `dims` are those of the first input that has samples.
+    """
+
+    arguments: tuple[ctypes.c_void_p, ...]
+    inputs: tuple[_Tensor, ...]
+    outputs: tuple[_Tensor, ...]
+    dims: Any
+    held: tuple[Any, ...]
+
+
 class NativeExecutable:
     """A loaded shared object, computed by `threads` threads."""
 
     def __init__(self, functions: "_Functions", manifest: Manifest, weights: mmap.mmap | None, threads: int) -> None:
         self.manifest = manifest
         self._functions = functions
+        self._call = functions.call
         self._threads = threads
         self._weights = None if weights is None else np.frombuffer(weights, np.uint8)
         self._workspace_bytes = int(functions.workspace_bytes(None, threads))
-        self._inputs = struct.Struct(_TENSOR * len(manifest.inputs))
-        self._outputs = struct.Struct(_TENSOR * len(manifest.outputs))
         self._batched = next((i for i, spec in enumerate(manifest.inputs) if isinstance((*spec.shape, 0)[0], str)), -1)
-        self._idle: list[tuple[_Context, Array]] = []
+        self._idle: list[_Frame] = []
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
         """Compute `outputs` from `inputs`: dense arrays of exactly the manifest's types, of equally many samples."""
         try:
-            held = self._idle.pop()
+            frame = self._idle.pop()
         except IndexError:
-            held = self._context()
-        given, taken, _dims = self._tensors(inputs, outputs)
-        code = self._functions.call(given, taken, held[0])
-        self._idle.append(held)
+            frame = self._frame()
+        arguments, given, taken, _, _ = frame
+        point(given, inputs)
+        point(taken, outputs)
+        if self._batched >= 0:
+            self._resize(frame, inputs, outputs)
+        code = self._call(*arguments)
+        self._idle.append(frame)
         if code:
             raise CallError(self._functions.explain(code), model=self.manifest.name)
 
     def bound(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Callable[[], None]:
         """`run` with these arrays, again and again, one call at a time."""
-        given, taken, dims = self._tensors(inputs, outputs)
-        idle = [(self._context(), inputs, outputs, dims)]  # what the tensors point to
+        bound = self._frame()
+        point(bound.inputs, inputs)
+        point(bound.outputs, outputs)
+        if self._batched >= 0:
+            self._resize(bound, inputs, outputs)
+        idle = [(bound.arguments, bound, inputs, outputs)]  # what the arguments point to
         functions, name = self._functions, self.manifest.name
 
         def call() -> None:
             try:
-                held = idle.pop()
+                frame = idle.pop()
             except IndexError:
                 raise CallError("a bound call is still running; bind again for another thread", model=name) from None
-            code = functions.call(given, taken, held[0][0])
-            idle.append(held)
+            code = functions.call(*frame[0])
+            idle.append(frame)
             if code:
                 raise CallError(functions.explain(code), model=name)
 
         return call
 
-    def _tensors(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> tuple[bytes, bytes, Any]:
-        """Arrays of tw_tensor for the arrays, and the dims that they point to, which must live as long."""
-        words, dims = _words(inputs), None
-        if self._batched >= 0:
-            shape = inputs[self._batched].shape
-            dims = (ctypes.c_int64 * len(shape))(*shape)
-            words[3 * self._batched + 1] = ctypes.addressof(dims)
-        return self._inputs.pack(*words), self._outputs.pack(*_words(outputs)), dims
+    def _resize(self, frame: _Frame, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
+        """Give a frame's tensors the sizes of these arrays."""
+        frame.dims[0] = len(inputs[self._batched])
+        for tensor, array in zip((*frame.inputs, *frame.outputs), (*inputs, *outputs), strict=True):
+            tensor.capacity = array.nbytes
 
-    def _context(self) -> tuple[_Context, Array]:
-        """A workspace of its own for each call that runs."""
+    def _frame(self) -> _Frame:
+        """Arguments, among them a context with a workspace, whose tensors lack arrays."""
         workspace = aligned_empty(self._workspace_bytes)
-        context = _Context(ctypes.sizeof(_Context), workspace.ctypes.data, workspace.nbytes, self._threads)
+        context = _Context(ctypes.sizeof(_Context), address(workspace), workspace.nbytes, self._threads)
         if self._weights is not None:
-            context.weights = self._weights.ctypes.data
-        return context, workspace
+            context.weights = address(self._weights)
+        inputs, outputs = _tensors(self.manifest.inputs), _tensors(self.manifest.outputs)
+        dims = None
+        if self._batched >= 0:
+            shape = self.manifest.inputs[self._batched].shape
+            dims = (ctypes.c_int64 * len(shape))(0, *map(int, shape[1:]))
+            inputs[self._batched].dims = ctypes.addressof(dims)
+        arguments = tuple(ctypes.c_void_p(ctypes.addressof(part)) for part in (inputs, outputs, context))
+        return _Frame(arguments, tuple(inputs), tuple(outputs), dims, (inputs, outputs, context, workspace))
 
 
-def _words(arrays: Sequence[Array]) -> list[int]:
-    """What tw_tensor holds, for each array: address, no dims, bytes."""
-    words: list[int] = []
-    for array in arrays:
-        words += (address(array), 0, array.nbytes)
-    return words
+def _tensors(specs: Sequence[TensorSpec]) -> Any:
+    """An array of tw_tensor that lack their data, and their sizes where those are not known beforehand."""
+    tensors = (_Tensor * len(specs))()
+    for tensor, spec in zip(tensors, specs, strict=True):
+        if not any(isinstance(dim, str) for dim in spec.shape):
+            tensor.capacity = math.prod(map(int, spec.shape)) * np.dtype(spec.dtype).itemsize
+    return tensors
 
 
 class _Functions:
@@ -154,7 +184,7 @@ class _Functions:
             self._version = library[f"{name}_abi_version"]
         except AttributeError as error:
             raise LoadError(f"a function is missing: {error}", model=file) from None
-        self.call.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(_Context))
+        # Arguments that have their C types already are passed faster than those that are yet to get them.
         self.call.restype = ctypes.c_int32
         self.workspace_bytes.argtypes = (ctypes.c_void_p, ctypes.c_int32)
         self.workspace_bytes.restype = ctypes.c_size_t
