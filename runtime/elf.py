@@ -81,6 +81,7 @@ class Segment:
     address: int
     file_size: int
     memory_size: int
+    align: int
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,10 @@ def read(data: Data) -> File:
     for i in range(ph_count):
         row = _fields(layout.segment, data, ph_at + i * layout.segment.size)
         if bits == 64:
-            kind, access, offset, address, _, file_size, memory_size, _ = row
+            kind, access, offset, address, _, file_size, memory_size, align = row
         else:
-            kind, offset, address, _, file_size, memory_size, access, _ = row
-        segments.append(Segment(kind, access, offset, address, file_size, memory_size))
+            kind, offset, address, _, file_size, memory_size, access, align = row
+        segments.append(Segment(kind, access, offset, address, file_size, memory_size, align))
     rows = [_fields(layout.section, data, sh_at + i * layout.section.size) for i in range(sh_count)]
     if rows and names >= len(rows):
         raise ElfError("its section names are missing")

@@ -9,9 +9,10 @@
 
 In the file the weights come right behind the headers, so that they can be there before there is code; in memory they
 come behind all else, as nothing refers to them but one address in the data. Without weights the headers are one part
-with the symbols. Each part begins on a page of its own. Imported functions (malloc and the like) are left for the
-loader to find among the libraries that the process has anyway, so no library is named. The layout is that of the ELF
-specification.
+with the symbols. Each part begins on a page of its own, and many weights lie as far behind a multiple of 2 MB in memory
+as in the file, so that the system can map them by pages of that size. Imported functions (malloc and the like) are
+left for the loader to find among the libraries that the process has anyway, so no library is named. The layout is that
+of the ELF specification.
 """
 
 import struct
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from tilewright.compiler.link.files import write_all
-from tilewright.compiler.link.objects import Weights
+from tilewright.compiler.link.objects import HUGE, Weights
 from tilewright.compiler.link.relocations import AARCH64, MACHINES, X86_64, Machine, apply, stub
 from tilewright.errors import LinkError
 from tilewright.runtime import elf
@@ -170,7 +171,8 @@ class _Linker:
             at += 8
         self.data_end = self._sections("w", at)
         self.zero_end = self._sections("z", self.data_end)
-        self.weights_at = _aligned(self.zero_end, page)
+        self.spread = HUGE if self.weights is not None and self.weights.nbytes >= 2 * HUGE else page
+        self.weights_at = _aligned(self.zero_end - page, self.spread) + page
 
     def _sections(self, group: str, at: int) -> int:
         for number, section in self.groups[group]:
@@ -312,7 +314,7 @@ class _Linker:
         if self.weights is not None:
             size = self.weights.nbytes
             rows.insert(0, (elf.LOAD, _R, 0, 0, 0, self.header_end, self.header_end, page))
-            rows.append((elf.LOAD, _R, page, self.weights_at, self.weights_at, size, size, page))
+            rows.append((elf.LOAD, _R, page, self.weights_at, self.weights_at, size, size, self.spread))
         rows += [segment(_DYNAMIC, _RW, self.data_at, table, table, 8), (_STACK, _RW, 0, 0, 0, 0, 0, 16)]
         identity = b"\x7fELF\2\1\1".ljust(16, b"\0")
         _LAYOUT.header.pack_into(

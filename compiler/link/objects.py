@@ -26,6 +26,12 @@ _PAGES = {183: 0x10000, 21: 0x10000}
 """Page sizes by machine, where they are larger than 4096."""
 
 
+HUGE = 2 << 20
+"""The larger pages that systems can map files by, in bytes: weights then take far fewer translations of addresses."""
+
+_LARGE = 64 << 20  # bytes of weights beside which one huge page is little
+
+
 def page_size(machine: int) -> int:
     """The largest page that systems use on an ELF machine, in bytes."""
     return _PAGES.get(machine, 4096)
@@ -54,6 +60,7 @@ def with_weights(code: bytes, symbol: str, weights: Weights) -> list[Chunk]:
 
     # Behind LLVM's object: the weights, the section names with one more, the section headers with one more.
     page = page_size(file.machine)
+    align = HUGE if size >= _LARGE else page
     start = -(-len(code) // page) * page
     large = file.machine == _X86_64
     fields = list(layout.header.unpack_from(code, 0))
@@ -65,7 +72,7 @@ def with_weights(code: bytes, symbol: str, weights: Weights) -> list[Chunk]:
     headers_at = -(-(strings_at + len(strings)) // 8) * 8
     rows = [list(layout.section.unpack_from(code, fields[6] + i * layout.section.size)) for i in range(number)]
     rows[fields[13]][4:6] = strings_at, len(strings)
-    rows.append([title, 1, elf.ALLOC | (_LARGE_X86 if large else 0), 0, start, size, 0, 0, page, 0])
+    rows.append([title, 1, elf.ALLOC | (_LARGE_X86 if large else 0), 0, start, size, 0, 0, align, 0])
     fields[6], fields[12] = headers_at, number + 1
     layout.header.pack_into(result, 0, *fields)
     tail = strings + bytes(headers_at - strings_at - len(strings)) + b"".join(layout.section.pack(*row) for row in rows)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from libraries import SHAPE, needs_cc, needs_nm, run_c, small_library
 from small_models import small_network
@@ -19,6 +20,7 @@ from small_models import small_network
 import tilewright as tw
 from tilewright.compiler.link import Library, Tools, write_archive, write_header, write_object, write_shared
 from tilewright.compiler.link.linkers import Wanted, candidates
+from tilewright.compiler.link.objects import HUGE
 from tilewright.errors import CallError, LinkError, OutputError, UnsupportedError
 from tilewright.runtime import elf
 from tilewright.runtime.abi import WEIGHTS_PAGE
@@ -73,6 +75,31 @@ def test_every_linker_makes_what_the_jit_computes(linker: str, large: bool, tmp_
     write_shared(small_library(large=large), tmp_path / "net.so", tools(linker))
     native = tw.load(tmp_path / "net.so", threads=3)
     np.testing.assert_array_equal(native(x), tw.compile(small_network(shape), threads=1)(x))
+
+
+@pytest.mark.parametrize("linker", linkers())
+def test_many_weights_can_be_mapped_by_huge_pages(linker: str, tmp_path: Path) -> None:
+    rows = (64 << 20) // 4096 + 1
+    table = np.zeros((rows, 1024), np.float32)
+    table[-1] = np.arange(1024)
+    model = tw.compile(gather(table), cache=False)
+    model.save(tmp_path / "net.so", **{"cc" if linker in ("cc", "clang") else "linker": linker})
+    np.testing.assert_array_equal(tw.load(tmp_path / "net.so")(np.array([0, rows - 1])), table[[0, -1]])
+    file = elf.read((tmp_path / "net.so").read_bytes())
+    (weights,) = [s for s in file.segments if s.type == elf.LOAD and s.file_size > table.nbytes // 2]
+    assert weights.align == HUGE
+    assert (weights.address - weights.offset) % HUGE == 0
+
+
+def gather(table: np.ndarray) -> onnx.ModelProto:
+    """Two rows of a table."""
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Gather", ["table", "i"], ["y"])], "table",
+        [value("i", onnx.TensorProto.INT64, [2])], [value("y", onnx.TensorProto.FLOAT, [2, table.shape[1]])],
+        [onnx.numpy_helper.from_array(table, "table")],
+    )  # fmt: skip
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
 
 
 @needs_cc
