@@ -299,6 +299,11 @@ def _pool(site: Site) -> Along:
     return _not_along(site, *range(2, site.types[0].rank))
 
 
+@_rules("channel_squares")
+def _channel_squares(site: Site) -> Along:
+    return _not_along(site, 1)
+
+
 @_rules("matmul")
 def _matmul(site: Site) -> Along:
     """(.., M, K) x (.., K, N): samples among the leading axes, along M of the first or along N of the second."""

@@ -236,7 +236,17 @@ def _windows() -> list[Row]:
     negative = -np.abs(floats(1, 1, 4, 4)) - 1
     attrs = {"kernel": (2, 2), "strides": (1, 1), "dilations": (1, 1), "pads": ((1, 0), (0, 1))}
     oracle = lambda x: F.max_pool2d(F.pad(x, (0, 1, 1, 0), value=-np.inf), 2, 1)  # noqa: E731
-    return [*rows, Row("max_pool", (negative,), oracle, attrs)]
+    rows.append(Row("max_pool", (negative,), oracle, attrs))
+    for before, after in ((2, 2), (0, 1), (9, 3)):
+        attrs = {"before": before, "after": after}
+        oracle = partial(_added_squares, before, after)
+        rows.append(Row("channel_squares", (floats(2, 7, 3, 5),), oracle, attrs, exact=False))
+    return rows
+
+
+def _added_squares(before: int, after: int, x: torch.Tensor) -> Any:
+    planes = F.pad((x * x)[:, None].flatten(3), (0, 0, before, after))
+    return F.avg_pool2d(planes, (before + after + 1, 1), 1).reshape(x.shape) * (before + after + 1)
 
 
 def _contraction() -> list[Row]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from tilewright.compiler.ir import Node, TensorType, Value
 from tilewright.compiler.kernels import (
+    channel_squares,
     conv_direct,
     conv_planar,
     conv_winograd,
@@ -23,6 +24,7 @@ from tilewright.compiler.ops.winograd import WinogradFilter
 Build = Callable[..., Kernel]
 
 _TEMPLATES: dict[str, tuple[Build, Callable[[TensorType], int]]] = {
+    "channel_squares": (channel_squares.build, lambda result: 1 if result.layout.blocks else result.rank - 1),
     "conv_direct": (conv_direct.build, lambda result: 1),
     "conv_winograd": (conv_winograd.build, lambda result: 1),
     "depthwise": (depthwise.build, lambda result: 1),

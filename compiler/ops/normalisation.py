@@ -272,12 +272,10 @@ def lrn(
 
     x is (N, C, *spatial); of an even size, the longer half lies after the channel.
     """
-    batch, channels, *_ = shape = x.type.shape
-    spatial = x.type.elements // max(batch * channels, 1)
-    planes = g.op("reshape", square(g, x), shape=(batch, 1, channels, spatial))
-    sums = g.op(
-        "sum_pool", planes, kernel=(size, 1), strides=(1, 1), dilations=(1, 1),
-        pads=(((size - 1) // 2, size // 2), (0, 0)),
-    )  # fmt: skip
-    base = shifted(g, scaled(g, g.op("reshape", sums, shape=shape), alpha / size), bias)
-    return g.op("div", x, power(g, base, g.scalar(beta, x)))
+    shape = x.type.shape
+    if len(shape) == 2:
+        x = g.op("reshape", x, shape=(*shape, 1))
+    sums = g.op("channel_squares", x, before=(size - 1) // 2, after=size // 2)
+    base = shifted(g, scaled(g, sums, alpha / size), bias)
+    y = g.op("mul", x, power(g, base, g.scalar(-beta, x)))
+    return g.op("reshape", y, shape=shape) if len(shape) == 2 else y

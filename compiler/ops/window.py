@@ -1,6 +1,7 @@
 """Primitives over sliding windows of x: (N, C, *spatial).
 
     max_pool sum_pool {kernel, strides, dilations, pads}     pads: ((lo, hi), ...), one pair a spatial axis
+    channel_squares {before, after}                          sums of squares over neighbouring channels
 
 Padding never wins a maximum and adds nothing to a sum; average pooling divides a sum_pool by counts.
 """
@@ -89,7 +90,36 @@ def _pool(combine: Callable[..., Any], neutral: Callable[[np.dtype[Any]], Any]) 
     return reference
 
 
+@dataclass(frozen=True)
+class ChannelSquares(Attrs):
+    """How many channels before and after each one, as far as there are any."""
+
+    before: int
+    after: int
+
+
+def _infer_channel_squares(attrs: ChannelSquares, *types: TensorType) -> tuple[TensorType, ...]:
+    check_count(types, 1)
+    check_dtype(types[0], 0, "floats")
+    check_rank(types[0], 0, 3)
+    if min(attrs.before, attrs.after) < 0:
+        raise GraphError(f"{attrs.before} channels before and {attrs.after} after each one: neither may be negative")
+    return types
+
+
+def _channel_squares(attrs: ChannelSquares, x: Array) -> tuple[Array]:
+    wide = x.astype(np.promote_types(x.dtype, np.float32))
+    result, channels = np.zeros_like(wide), x.shape[1]
+    for k in range(-min(attrs.before, channels), min(attrs.after, channels) + 1):
+        reached = slice(max(-k, 0), max(channels - max(k, 0), 0))
+        result[:, reached] += wide[:, max(k, 0) : channels + min(k, 0)] ** 2
+    return (result.astype(x.dtype),)
+
+
 primitive("max_pool", family="window", attrs=Pool, infer=_infer_pool, reference=_pool(np.maximum, lowest))
 primitive(
     "sum_pool", family="window", attrs=Pool, infer=_infer_pool, reference=_pool(np.add, lambda dtype: 0)
+)
+primitive(
+    "channel_squares", family="window", attrs=ChannelSquares, infer=_infer_channel_squares, reference=_channel_squares
 )

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from tilewright.compiler.ir import ROW_MAJOR, Graph, Layout, Node, Value
 from tilewright.compiler.kernels import (
+    channel_squares,
     conv_direct,
     conv_planar,
     conv_winograd,
@@ -28,7 +29,7 @@ from tilewright.compiler.ops import PRIMITIVES
 from tilewright.compiler.ops.contraction import Conv
 from tilewright.compiler.ops.movement import Concat
 from tilewright.compiler.ops.reduction import Reduce
-from tilewright.compiler.ops.window import Pool
+from tilewright.compiler.ops.window import ChannelSquares, Pool
 from tilewright.compiler.ops.winograd import WinogradConv
 from tilewright.compiler.targets import Target
 
@@ -131,6 +132,13 @@ def _pool(node: Node, blocked: set[Value], target: Target) -> Plan:
     return plan or pool_planar.plan(x.type, node.result.type, mode=mode, **kinds, target=target)
 
 
+def _channel_squares(node: Node, blocked: set[Value], target: Target) -> Plan:
+    assert isinstance(node.attrs, ChannelSquares)
+    (x,) = node.operands
+    before, after = node.attrs.before, node.attrs.after
+    return channel_squares.plan(x.type, before=before, after=after, blocked=x in blocked, target=target)
+
+
 def _elementwise(node: Node, blocked: set[Value], target: Target) -> Plan:
     """Blocked where a whole operand is; all element types in it must then have equally many lanes."""
     shape = node.result.type.shape
@@ -180,6 +188,7 @@ _CHOICES: dict[str, Callable[[Node, set[Value], Target], Plan]] = {
     "winograd_conv": _winograd_conv,
     "max_pool": _pool,
     "sum_pool": _pool,
+    "channel_squares": _channel_squares,
     "concat": _concat,
     "resample2d": _resample2d,
     **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod"), _reduce),

@@ -16,7 +16,7 @@ from tilewright.compiler.targets import host, narrowed
 from tilewright.runtime.executable import Executable
 from tilewright.runtime.model import empty
 
-WITH_TEMPLATES = {"conv", "winograd_conv", "matmul", "max_pool", "sum_pool"}
+WITH_TEMPLATES = {"conv", "winograd_conv", "matmul", "max_pool", "sum_pool", "channel_squares"}
 INTERNAL = {"relayout"}
 """Its operands and results have layouts, which a graph's inputs and outputs cannot have; other tests compile it."""
 
