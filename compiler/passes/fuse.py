@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tilewright.compiler.ir import Graph, Node, Value
-from tilewright.compiler.kernels import conv_direct, conv_winograd
+from tilewright.compiler.kernels import conv_direct, conv_pointwise, conv_winograd
 from tilewright.compiler.ops import PRIMITIVES
 from tilewright.compiler.passes.cleanup import known_nodes
 from tilewright.compiler.passes.select import halves
@@ -24,8 +24,8 @@ MAX_GROUP = 32
 """Nodes a group may have: what keeps registers, and the time to look for groups, bounded."""
 
 TEMPLATES_WITH_EPILOGUE = (
-    "channel_squares", "conv_direct", "conv_planar", "conv_winograd", "depthwise", "gemm", "gemv", "pool",
-    "pool_planar",
+    "channel_squares", "conv_direct", "conv_planar", "conv_pointwise", "conv_winograd", "depthwise", "gemm", "gemv",
+    "pool", "pool_planar",
 )  # fmt: skip
 
 
@@ -99,7 +99,7 @@ def _epilogue_of(
         uses_inside = any(operand in inside for operand in node.operands)
         uses_outside = any(operand in outside for operand in node.operands)
         joins = (
-            uses_inside and not uses_outside and node not in grouped and _is_epilogue(node, anchor.results[0])
+            uses_inside and not uses_outside and node not in grouped and _is_epilogue(node, anchor)
         )
         if joins:
             members.append(node)
@@ -112,15 +112,21 @@ def _epilogue_of(
     return members[:best]
 
 
-def _is_epilogue(node: Node, anchor: Value) -> bool:
+def _is_epilogue(node: Node, anchor: Node) -> bool:
     """An element-wise node over the anchor's whole shape, in the same blocks."""
     if node.op not in PRIMITIVES or PRIMITIVES[node.op].family != "elementwise":
         return False
-    result = node.results[0].type
-    structure = anchor.type.layout.with_pads(())
-    if result.shape != anchor.type.shape or result.layout.with_pads(()) != structure:
+    result, whole = node.results[0].type, anchor.results[0].type
+    if result.shape != whole.shape or result.layout.with_pads(()) != whole.layout.with_pads(()):
         return False
-    return result.dtype.bits == anchor.type.dtype.bits
+    if isinstance(anchor.plan, conv_pointwise.Plan):
+        # Its vectors run over the ends of rows: positions of operands are counted like the result's, or not at all.
+        spatial = whole.shape[2:]
+        for operand in node.operands:
+            own = operand.type.shape[-len(spatial) :]
+            if own != spatial and any(dim != 1 for dim in own):
+                return False
+    return result.dtype.bits == whole.dtype.bits
 
 
 def _pools(anchor: Node, node: Node) -> bool:

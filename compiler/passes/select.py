@@ -16,6 +16,7 @@ from tilewright.compiler.kernels import (
     channel_squares,
     conv_direct,
     conv_planar,
+    conv_pointwise,
     conv_winograd,
     depthwise,
     gemm,
@@ -100,7 +101,7 @@ def _conv(node: Node, blocked: set[Value], pooled: bool, target: Target) -> Plan
         plan = plan or conv_direct.plan(x, w, **kinds, x_is_blocked_source=in_blocks, target=target, pooled=pooled)
         if plan is not None:
             return plan
-    return conv_planar.plan(x, w, **kinds, target=target)
+    return conv_pointwise.plan(x, w, **kinds, target=target) or conv_planar.plan(x, w, **kinds, target=target)
 
 
 def _winograd_conv(node: Node, blocked: set[Value], target: Target) -> Plan:

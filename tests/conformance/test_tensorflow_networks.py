@@ -94,4 +94,4 @@ def test_a_frozen_mobilenet() -> None:
     transposes = [node for node in graph.nodes if isinstance(node.attrs, Transpose)]
     assert [node.operands[0] for node in transposes] == list(graph.inputs)
     assert counts["nest"] == 2  # the input's, and softmax
-    assert counts["conv_direct"] + counts["conv_planar"] == 15 and counts["depthwise"] == 13
+    assert sum(counts[f"conv_{kind}"] for kind in ("direct", "planar", "pointwise")) == 15 and counts["depthwise"] == 13

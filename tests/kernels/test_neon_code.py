@@ -34,6 +34,8 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
     "first": (lambda: nn.Conv2d(3, 32, 7, 2, 3), (1, 3, 64, 64), "conv_direct"),
     "winograd": (lambda: nn.Conv2d(64, 64, 3, padding=1), (1, 64, 56, 56), "winograd_"),
     "winograd 7": (lambda: nn.Conv2d(128, 128, 3, padding=1), (1, 128, 7, 7), "winograd_"),
+    "pointwise 28": (lambda: nn.Conv2d(136, 136, 1, groups=4), (1, 136, 28, 28), "conv_pointwise"),
+    "pointwise 7": (lambda: nn.Conv2d(548, 548, 1, groups=4), (1, 548, 7, 7), "conv_pointwise"),
     "depthwise 112": (lambda: depthwise(32, 3, 1), (1, 32, 112, 112), "depthwise"),
     "depthwise 14": (lambda: depthwise(96, 3, 1), (1, 96, 14, 14), "depthwise"),
     "depthwise stride": (lambda: depthwise(96, 3, 2), (1, 96, 112, 112), "depthwise"),
