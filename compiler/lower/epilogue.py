@@ -1,6 +1,7 @@
 """The epilogue of a template: the element-wise nodes fused behind it, computed on each of its vectors.
 
     conv -> vector at (n, c, y, x) -> add(bias at c) -> relu -> store into the result at (n, c, y, x)
+    conv -> vector at (n, g * K + k, y, x) -> relu -> channel shuffle -> store at (n, k * G + g, y, x)
     conv -> 2 x 2 vectors from (n, c, 2 y, 2 x) on -> relu of each -> max_pool -> store at (n, c, y, x)
 """
 
@@ -12,6 +13,7 @@ from tilewright.compiler.ir.graph import Array
 from tilewright.compiler.kernels.kernel import Coordinates, View, loop_type
 from tilewright.compiler.loops import BOOL, Builder, Const, Operand
 from tilewright.compiler.ops import PRIMITIVES
+from tilewright.compiler.ops.movement import shuffled_groups
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class GroupEpilogue:
     """The element-wise `body` behind a template's result `anchor`.
 
     `operands` are the values the body reads besides the anchor, without the scalar constants in `scalars`, which
-    become immediates. `axis` is the template's lane axis.
+    become immediates. `axis` is the template's lane axis. At last, the channels of the result are shuffled where there
+    are `groups` of them.
     """
 
     anchor: Value
@@ -28,16 +31,18 @@ class GroupEpilogue:
     scalars: dict[Value, Array]
     result: Value
     axis: int
+    groups: int
 
     @staticmethod
     def of(body: tuple[Node, ...], constants: dict[Value, Array], axis: int) -> "GroupEpilogue":
         """The epilogue of a group whose first node is the template's."""
-        anchor, rest = body[0].results[0], body[1:]
+        groups = shuffled_groups(body[-3:])
+        anchor, rest = body[0].results[0], body[1:-3] if groups else body[1:]
         inside = {result for node in body for result in node.results}
         outer = dict.fromkeys(operand for node in rest for operand in node.operands if operand not in inside)
         scalars = {value: constants[value] for value in outer if value in constants and constants[value].size == 1}
         operands = tuple(value for value in outer if value not in scalars)
-        return GroupEpilogue(anchor, rest, operands, scalars, body[-1].results[0], axis)
+        return GroupEpilogue(anchor, rest, operands, scalars, body[-1].results[0], axis, groups)
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -49,7 +54,7 @@ class GroupEpilogue:
         for position, node in enumerate(self.body):
             steps.append((node.op, node.attrs, tuple(numbers[operand] for operand in node.operands)))
             numbers[node.results[0]] = ("step", position)
-        return (tuple(value.type for value in self.operands), tuple(steps), self.result.type, self.axis)
+        return (tuple(value.type for value in self.operands), tuple(steps), self.result.type, self.axis, self.groups)
 
     @property
     def pools(self) -> bool:
@@ -104,8 +109,8 @@ class GroupEpilogue:
     def prefetch(self, b: Builder, at: Coordinates) -> None:
         """Fetch the lines of operands as large as the result, and of the result."""
         whole = {f"e{i}": value for i, value in enumerate(self.operands) if value.type.shape == self.anchor.type.shape}
-        for name, value in (*whole.items(), ("y", self.result)):
-            index, offset = View.of(value.type).address(b, at)
+        for name, value, where in (*((*item, at) for item in whole.items()), ("y", self.result, self._place(b, at))):
+            index, offset = View.of(value.type).address(b, where)
             b.prefetch(b.parameter(name), index, offset=offset, locality=3)
 
     def _load(
@@ -122,10 +127,19 @@ class GroupEpilogue:
             return b.splat(b.load(buffer, index, offset=offset), lanes)
         return b.load(buffer, index, lanes, offset=offset, active=active)
 
+    def _place(self, b: Builder, at: Coordinates) -> Coordinates:
+        """Where the result has what was computed for `at`."""
+        if not self.groups:
+            return at
+        image, (base, constant), *spatial = at
+        size = self.result.type.shape[1] // self.groups
+        channel = b.add(base, constant)
+        return (image, (b.add(b.mul(b.rem(channel, size), self.groups), b.div(channel, size)), 0), *spatial)
+
     def _store(self, b: Builder, at: Coordinates, value: Operand, active: int) -> None:
         """Store the result, with zeros in the lanes beyond the last channel of a blocked one."""
         view = View.of(self.result.type)
-        index, offset = view.address(b, at)
+        index, offset = view.address(b, self._place(b, at))
         channels, block = self.result.type.shape[self.axis], view.blocks[self.axis]
         real = channels % block
         if real:

@@ -6,6 +6,7 @@
 References return views where NumPy can: constants may be large.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal, get_args
@@ -13,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from tilewright.compiler.ir import Attrs, Shape, TensorType
+from tilewright.compiler.ir import Attrs, Node, Shape, TensorType
 from tilewright.compiler.ir.graph import Array
 from tilewright.compiler.ops.checks import check_axis, check_count, check_length, check_same_dtype
 from tilewright.compiler.ops.registry import primitive
@@ -73,6 +74,21 @@ primitive(
     infer=_infer_transpose,
     reference=lambda attrs, x: (np.transpose(x, attrs.perm),),
 )
+
+
+def shuffled_groups(nodes: Sequence[Node]) -> int:
+    """How many groups of channels nodes shuffle, each of which reads the one before; 0 if they do something else.
+
+    (N, G * K, *spatial) -> reshape (N, G, K, *spatial) -> transpose (N, K, G, *spatial)
+    -> reshape (N, K * G, *spatial): channel g * K + k becomes channel k * G + g.
+    """
+    if [node.op for node in nodes] != ["reshape", "transpose", "reshape"]:
+        return 0
+    split, swap, merge = nodes
+    shape, parts = split.operands[0].type.shape, split.results[0].type.shape
+    is_split = len(shape) > 2 and len(parts) == len(shape) + 1 and (parts[0], *parts[3:]) == (shape[0], *shape[2:])
+    is_swap = isinstance(swap.attrs, Transpose) and swap.attrs.perm == (0, 2, 1, *range(3, len(parts)))
+    return parts[1] if is_split and is_swap and merge.results[0].type.shape == shape else 0
 
 
 # ---- broadcast

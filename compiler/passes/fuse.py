@@ -6,17 +6,19 @@
                                                    %z = relu(%a)
                                                }
 
-A group has one result. First every template takes the element-wise nodes behind it as its epilogue, those of
-convolutions with blocked results also a 2 x 2 maximum and what follows that; then what is left forms loop nests:
-element-wise nodes, index maps and reductions over one iteration space (a softmax is one).
+A group has one result. First every template takes the element-wise nodes behind it as its epilogue: convolutions with
+blocked results also a 2 x 2 maximum and what follows that, those with row-major results a shuffle of their channels.
+Then what is left forms loop nests: element-wise nodes, index maps and reductions over one iteration space (a softmax
+is one).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tilewright.compiler.ir import Graph, Node, Value
-from tilewright.compiler.kernels import conv_direct, conv_pointwise, conv_winograd
+from tilewright.compiler.kernels import conv_direct, conv_planar, conv_pointwise, conv_winograd
 from tilewright.compiler.ops import PRIMITIVES
+from tilewright.compiler.ops.movement import shuffled_groups
 from tilewright.compiler.passes.cleanup import known_nodes
 from tilewright.compiler.passes.select import halves
 
@@ -69,6 +71,7 @@ def _fuse_epilogues(graph: Graph) -> Graph:
         following = users.get(members[-1].result, [])
         if len(following) == 1 and members[-1].result not in outputs and _pools(anchor, following[0]):
             members += _epilogue_of(following[0], graph, users, outputs, order, grouped)
+        members += _shuffle_behind(anchor, members[-1].result, users, outputs)
         group = make_group(members, members[-1].result)
         grouped.update((member, group) for member in members)
         replaced[members[-1]] = group
@@ -127,6 +130,17 @@ def _is_epilogue(node: Node, anchor: Node) -> bool:
             if own != spatial and any(dim != 1 for dim in own):
                 return False
     return result.dtype.bits == whole.dtype.bits
+
+
+def _shuffle_behind(anchor: Node, value: Value, users: dict[Value, list[Node]], outputs: set[Value]) -> list[Node]:
+    """The nodes that shuffle the channels of a row-major template's results, if that is all that becomes of `value`."""
+    if not isinstance(anchor.plan, conv_planar.ConvPlanarPlan | conv_pointwise.Plan):
+        return []
+    nodes: list[Node] = []
+    while len(nodes) < 3 and value not in outputs and len(users.get(value, [])) == 1:
+        nodes.append(users[value][0])
+        value = nodes[-1].results[0]
+    return nodes if shuffled_groups(nodes) else []
 
 
 def _pools(anchor: Node, node: Node) -> bool:
