@@ -10,6 +10,7 @@ The results go through the epilogue, which may read x again at no cost: it has j
 """
 
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ from tilewright.compiler.targets import Target
 
 BAND = 256
 """Pixels of an item, about: all blocks of a band are near when their neighbours are computed."""
-PIXELS = 2
+PIXELS = 4
 """Computed side by side in blocks."""
 MOST_SHIFTED = 32
 """Neighbours whose lanes change places in registers; more are added up in a loop over row-major data."""
@@ -94,7 +95,8 @@ def _blocked(b: Builder, plan: Plan, x: TensorType, epilogue: Epilogue) -> int:
 
         def tile(row: Index, column: Index, pixels: int) -> None:
             place = b.add(b.mul(row, view.outer[2]), b.mul(column, view.outer[3]))
-            for pixel in range(pixels):
+
+            def one(pixel: int) -> None:
                 squares: dict[int, Operand] = dict.fromkeys(near, zero)
                 for q, start in starts.items():
                     offset = view.origin + pixel * view.outer[3]
@@ -110,6 +112,8 @@ def _blocked(b: Builder, plan: Plan, x: TensorType, epilogue: Epilogue) -> int:
                     total = shifted if total is None else b.add(total, shifted)
                 assert total is not None
                 epilogue.store(b, ((image, 0), (b.mul(block, lanes), 0), (row, 0), (column, pixel)), total, lanes)
+
+            b.side_by_side([partial(one, pixel) for pixel in range(pixels)])
 
         def row_of_tiles(row: Index, _: list[Operand]) -> None:
             b.tiled(width, PIXELS, lambda column, pixels: tile(row, column, pixels))

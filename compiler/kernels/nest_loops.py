@@ -7,6 +7,7 @@ for kept axes:                                 lanes along a reduced axis
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -284,9 +285,8 @@ class RegionEmitter(RegionPlan):
         if number == self.prefetching:
             self.prefetch()
         carried = list(carried)
-        for u in range(self.unroll):
-            for root in self.roots(number):
-                self.value(root, u)
+        self.hoist(self.roots(number), {self.lane})  # what the vectors share
+        self.b.side_by_side([partial(self.values, number, u) for u in range(self.unroll)])
         for u in range(self.unroll):
             for position, r in enumerate(reduces):
                 value = self.value(r.arg, u)
@@ -298,6 +298,11 @@ class RegionEmitter(RegionPlan):
                 self.store(u, fill)
         self.memo.pop()
         return carried
+
+    def values(self, number: int, u: int) -> None:
+        """Compute what the u-th vector of pass `number` needs."""
+        for root in self.roots(number):
+            self.value(root, u)
 
     def prefetch(self) -> None:
         """Ask for the next row's elements of every input that moves on with the rows."""

@@ -228,5 +228,22 @@ class RegionPlan:
         n = self.region.extents[self.lane]
         if not self.rows or not self.kept or len(self.reduced) > 1 or len(self.passes) < 2:
             return -1
-        costs = [sum(self.costs[root] for root in self.roots(p)) for p in range(len(self.passes))]
+        costs = [self.work(number) for number in range(len(self.passes))]
         return costs.index(max(costs)) if n >= 4 * self.lanes else -1
+
+    def work(self, number: int) -> int:
+        """The cost of what pass `number` computes for each element: not what is kept from an earlier pass."""
+        seen: dict[Expr, None] = {}
+
+        def visit(expr: Expr) -> None:
+            if isinstance(expr, (Constant, Reduce)) or expr in seen or not self.deps[expr] & self.region.reduced:
+                return
+            if self.kept_in.get(expr, (number, None))[0] < number:
+                return
+            seen[expr] = None
+            for arg in expr.args if isinstance(expr, Map) else ():
+                visit(arg)
+
+        for root in self.roots(number):
+            visit(root)
+        return sum(expr.cost if isinstance(expr, Map) else 1 for expr in seen)

@@ -14,6 +14,7 @@ becomes a constant of that type, a scalar meets a vector as a broadcast.
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from tilewright.compiler.loops import nodes
@@ -255,6 +256,16 @@ class Builder:
         self._known.pop()
         block, self._block = self._block, outer
         return tuple(block), returned
+
+    def side_by_side(self, builds: Sequence[Callable[[], Any]]) -> list[Any]:
+        """Build parts that do not need one another's values, an instruction of each in turn; returns what they return.
+
+        Processors look ahead only so far: long chains of instructions overlap where they lie next to each other.
+        """
+        built = [self._inside(build) for build in builds]
+        for turn in zip_longest(*(block for block, _ in built)):
+            self._block.extend(instr for instr in turn if instr is not None)
+        return [returned for _, returned in built]
 
     def fma(self, a: Number, b: Number, c: Number, exact: bool = False) -> Var:
         """a * b + c, rounded once; floats only.

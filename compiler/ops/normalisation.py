@@ -134,9 +134,12 @@ def reduce_log_sum_exp(
 
 
 def softmax(g: GraphBuilder, x: Value, axes: Sequence[int] = (-1,)) -> Value:
-    """exp(x) / sum(exp(x)) over axes, with the maximum taken out."""
+    """exp(x) / sum(exp(x)) over axes, with the maximum taken out.
+
+    The sum lies between 1 and the number of elements: its reciprocal, one for all of them, is as good as a division.
+    """
     raised = g.op("exp", g.op("sub", x, reduce_max(g, x, axes, keepdims=True)))
-    return g.op("div", raised, reduce_sum(g, raised, axes, keepdims=True))
+    return g.op("mul", raised, g.op("reciprocal", reduce_sum(g, raised, axes, keepdims=True)))
 
 
 def log_softmax(g: GraphBuilder, x: Value, axes: Sequence[int] = (-1,)) -> Value:
