@@ -5,8 +5,10 @@
 Every function gives plain data for suite.py. Engines run in processes of their own, in turn; see tilewright.peers.
 """
 
+import os
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,21 +22,34 @@ from tilewright.benching import OURS, difference, measure, race, takes
 from tilewright.engines import PACKAGES
 from tilewright.peers import Peer, open_peer, write_task
 
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+"""Keeps oneDNN, which both PyTorch and OpenVINO use, MKL and PyTorch's own kernels from AVX-512."""
+
 Facts = dict[str, Any]
 Shape = tuple[int, ...]
 
 
-def network(name: str, batch: int, threads: int, seconds: float, least: int) -> Facts:
-    """A network of tests/networks.py, or a light one of the onnx package, beside all engines."""
+def network(
+    name: str, batch: int, threads: int, seconds: float, least: int, target: str = "host",
+    rivals: Sequence[str] = tuple(PACKAGES),
+) -> Facts:  # fmt: skip
+    """A network of tests/networks.py, or a light one of the onnx package, beside all engines or some."""
     path = light_file(name) if name.startswith("light_") else network_file(name)
     port, (_, *rest) = input_of(path)
     x = np.random.default_rng(1).random((batch, *rest), np.float32)
     began = time.perf_counter()
-    model = tw.compile(path, shapes={port: x.shape}, threads=threads, cache=False)
+    model = tw.compile(path, shapes={port: x.shape}, threads=threads, target=target, cache=False)
     took = time.perf_counter() - began
     folder = WORK / "peers" / f"{name}-b{batch}"  # keeps what pnnx converted
-    facts = measure(path, model, {port: x}, list(PACKAGES), folder, seconds=seconds, least=least)
+    facts = measure(path, model, {port: x}, rivals, folder, seconds=seconds, least=least)
     return {**facts, "model": name, "batch": batch, "compile_ms": took * 1e3}
+
+
+def narrow(name: str, seconds: float, least: int) -> Facts:
+    """A network on one thread with AVX2, beside the engines that can be told not to use AVX-512."""
+    os.environ.update(AVX2)  # engines inherit it
+    facts = network(name, 1, 1, seconds, least, "x86-64-v3", ("torch", "openvino"))
+    return {key: value for key, value in facts.items() if key != "layers"}  # their limits would be those of AVX-512
 
 
 def dynamic(name: str, samples: int, seconds: float, least: int) -> Facts:

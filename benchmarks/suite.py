@@ -15,6 +15,7 @@ the machine. After --minutes no further case begins.
 import argparse
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -69,6 +70,11 @@ def _dynamic(name: str) -> Case:
     return Case(f"dynamic-{name}", 5, lambda seconds, least: run(seconds, least))
 
 
+def _narrow(name: str, seconds: float) -> Case:
+    return Case(f"avx2-{name}", seconds, lambda seconds, least: speed.narrow(name, seconds, least))
+
+
+NARROW = (("vgg16", 10), ("resnet50", 8), ("mobilenetv2", 4), ("mnist", 4)) if platform.machine() == "x86_64" else ()
 CASES = (
     *(_network(*row) for row in (("vgg16", 1, 1, 20), ("resnet50", 1, 1, 15), ("mobilenetv2", 1, 1, 8))),
     _network("mnist", 1, 1, 6),
@@ -82,6 +88,7 @@ CASES = (
     *(_network(name, 8, 1, seconds, 3) for name, seconds in (("resnet50", 15), ("mobilenetv2", 8), ("mnist", 4))),
     *(_network(name, 8, 2, seconds, 3) for name, seconds in (("resnet50", 10), ("mobilenetv2", 6), ("mnist", 4))),
     *map(_dynamic, ("resnet50", "mobilenetv2", "mnist")),
+    *(_narrow(*row) for row in NARROW),
     _network("vgg16", 8, 1, 10, 2),
     _network("vgg16", 8, 2, 10, 2),
 )
