@@ -7,16 +7,17 @@
         acc[R][V] = 0                               registers
         for k: load V vectors of x; a row: broadcast its weight, V fmas
         epilogue(acc)                               blocks of long sums are added up in scratch before
+        behind the last panel, a few positions: dot products of the rows with columns of x
 
 Lanes run along all positions at once, over the ends of image rows: 14 x 14 are 12 vectors and a quarter rather
 than 14 vectors. The last vector of several begins early enough to be whole, and computes some positions again.
 
-One position more than whole vectors (7 x 7 are 49) would cost as much as a vector. Few such positions are
-products of each filter with a column of x instead, lanes along K as in gemv: items of their own.
+One position more than whole vectors (7 x 7 are 49) would cost as much as a vector. Few such positions are dot
+products instead, lanes along K as in gemv, while a tile's filters are in the first-level cache.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import ClassVar
 
@@ -29,7 +30,7 @@ from tilewright.compiler.loops import Buffer, Builder, Index, Operand
 from tilewright.compiler.targets import Target
 from tilewright.errors import CompileError
 
-_ITEMS = 16
+_ITEMS = 8
 """The least number of items, where there are so many tiles: threads share them."""
 
 _UNROLL = 2
@@ -45,8 +46,8 @@ _LONGEST = BLOCK * 3 // 2
 class Plan(KernelPlan):
     """The register tile: `rows` filters by `vectors` vectors of `lanes` positions; an item takes `chunk` tiles.
 
-    Of the positions, the last `columns` are products of filters with columns of x, `dots` filters by vectors of them
-    at a time. `prefetch`: x and the result fill the second-level cache, and what is needed next of them is fetched.
+    The last `columns` positions are dot products of filters with columns of x, `dots` filters by vectors at a time.
+    `prefetch`: x and the result fill the second-level cache, and what is needed next of them is fetched.
     `ahead`: w will not stay in that cache from call to call, and the next tile's filters are fetched.
     """
 
@@ -123,7 +124,8 @@ def build(name: str, plan: Plan, x: TensorType, w: TensorType, result: TensorTyp
 class _Panel:
     """Positions of one group of an image: vectors at `offsets` behind position `start`, `active` lanes of each.
 
-    `x` and `channel` are where the group begins: an element of x, a channel of the result.
+    After the last panel come the plan's columns. `x` and `channel` are where the group begins: an element of x, a
+    channel of the result.
     """
 
     image: Index
@@ -132,6 +134,7 @@ class _Panel:
     start: Index
     offsets: tuple[int, ...]
     active: int
+    is_last: bool = False
 
 
 class _Builder:
@@ -154,14 +157,14 @@ class _Builder:
         self.sums: Buffer | None = None
         if self.depth > _LONGEST:
             self.sums = b.alloc("sums", self.type, plan.rows * plan.vectors * plan.lanes)
-        self.column = b.alloc("column", self.type, self.depth) if plan.columns else None
+        self.columns = b.alloc("columns", self.type, plan.columns * self.depth) if plan.columns else None
 
     def kernel(self) -> Kernel:
         """Every item in begin..end."""
         b, plan = self.b, self.plan
         _, whole, narrower = self.panels
         panels, pieces = whole + narrower, -(-sum(self.tiles[1:]) // plan.chunk)
-        extents = (self.shape[0], plan.groups, panels + bool(plan.columns), pieces)
+        extents = (self.shape[0], plan.groups, panels, pieces)
 
         def item(number: Index, _: list[Operand]) -> None:
             image, group, panel, piece = unflatten(b, number, extents)
@@ -170,32 +173,27 @@ class _Builder:
             last = b.min(b.add(first, plan.chunk), sum(self.tiles[1:]))
             channel = b.mul(group, self.outputs)
 
-            def of(start: Index, vectors: int, ends: bool) -> None:
-                offsets, active = self.places(vectors, ends)
-                self.rows(_Panel(image, x_at, channel, start, offsets, active), first, last)
+            def of(start: Index, vectors: int, is_last: bool) -> None:
+                offsets, active = self.places(vectors, is_last)
+                if is_last:
+                    self.copy_columns(x_at)
+                self.rows(_Panel(image, x_at, channel, start, offsets, active, is_last), first, last)
 
-            def column(start: Index, _: list[Operand]) -> None:
-                self.products(_Panel(image, x_at, channel, start, (0,), 1), first, last)
-
-            def columns() -> None:
-                b.for_(self.positions - plan.columns, self.positions, column)
-
-            in_vectors = b.compare("lt", panel, panels) if plan.columns else True
-            b.if_(in_vectors, lambda: self.choose(panel, of), columns)
+            self.choose(panel, of)
 
         b.for_(self.begin, self.end, item)
         return Kernel(b.finish(), prod(extents), 2 * prod(self.shape) * self.depth)
 
     def choose(self, panel: Index, of: Callable[[Index, int, bool], None]) -> None:
-        """Build `of(first position, vectors, whether positions end inside its last vector)` for a panel's number."""
+        """Build `of(first position, vectors, whether it is the last panel and differs)` for a panel's number."""
         b, lanes = self.b, self.plan.lanes
         vectors, whole, narrower = self.panels
-        ends = bool((self.positions - self.plan.columns) % lanes)
+        differs = self.positions % lanes > 0
         last = whole + narrower - 1
 
         def wide() -> None:
             start = b.mul(b.sub(b.mul(panel, vectors), narrower), lanes)
-            is_last = ends and (whole == 1 or b.compare("eq", panel, last))
+            is_last = differs and (whole == 1 or b.compare("eq", panel, last))
             final = (last * vectors - narrower) * lanes
             b.if_(is_last, lambda: of(final, vectors, True), lambda: of(start, vectors, False))
 
@@ -204,12 +202,12 @@ class _Builder:
 
         b.if_(b.compare("lt", panel, narrower) if narrower else False, narrow, wide)
 
-    def places(self, vectors: int, ends: bool) -> tuple[tuple[int, ...], int]:
+    def places(self, vectors: int, is_last: bool) -> tuple[tuple[int, ...], int]:
         """Where a panel's vectors lie behind its start, and their lanes; positions may end inside the last one."""
         lanes = self.plan.lanes
         offsets = [v * lanes for v in range(vectors)]
         rest = self.positions % lanes
-        if not ends:
+        if not is_last or self.plan.columns:
             return tuple(offsets), lanes
         if vectors == 1:
             return tuple(offsets), rest
@@ -232,13 +230,18 @@ class _Builder:
 
     def tile(self, panel: _Panel, tile: Index, rows: int) -> None:
         """One tile, handed to the epilogue."""
-        b, lanes, depth = self.b, self.plan.lanes, self.depth
+        b, depth = self.b, self.depth
         row = b.add(panel.channel, self.first_row(tile))
-        count = rows * len(panel.offsets)
         if self.sums is None:
             self.finish(panel, row, self.block(panel, tile, row, rows, 0, depth))
-            return
-        sums = self.sums
+        else:
+            self.long(panel, tile, row, rows, self.sums)
+        if panel.is_last and self.plan.columns:
+            b.for_(0, self.plan.columns, lambda column, _: self.products(panel, row, rows, column))
+
+    def long(self, panel: _Panel, tile: Index, row: Index, rows: int, sums: Buffer) -> None:
+        """A tile with so many products that blocks of them are added up in scratch."""
+        b, lanes, depth = self.b, self.plan.lanes, self.depth
 
         def keep(values: list[Operand], add: bool) -> None:
             for i, value in enumerate(values):
@@ -250,7 +253,7 @@ class _Builder:
         rest = depth % BLOCK
         keep(self.block(panel, tile, row, rows, 0, rest), False)
         b.for_(rest, depth, block, step=BLOCK)
-        self.finish(panel, row, [b.load(sums, i * lanes, lanes) for i in range(count)])
+        self.finish(panel, row, [b.load(sums, i * lanes, lanes) for i in range(rows * len(panel.offsets))])
 
     def finish(self, panel: _Panel, row: Index, sums: list[Operand]) -> None:
         """Hand sums[row][vector] on."""
@@ -309,23 +312,34 @@ class _Builder:
         sums = b.for_(begin, end, lambda k, sums: steps(k, sums, _UNROLL), step=_UNROLL, carried=sums)
         return steps(end, sums, odd) if odd else sums
 
-    def products(self, panel: _Panel, first: Index, last: Index) -> None:
-        """The one position of a panel, for the filters of tiles first..last: products with a column of x."""
-        b, plan, column = self.b, self.plan, self.column
-        assert column is not None
-        rows, vectors = plan.dots
-        begin, end = self.first_row(first), self.first_row(last)
-        x_at = b.add(panel.x, panel.start)
+    def copy_columns(self, x_at: Index) -> None:
+        """Copy the last positions of a group's rows, which begin at x_at: each becomes a row."""
+        b, first = self.b, self.positions - self.plan.columns
+        if self.columns is None:
+            return
+        columns = self.columns
 
         def copy(k: Index, _: list[Operand]) -> None:
-            b.store(column, k, b.load(self.x, b.add(x_at, b.mul(k, self.positions))))
-
-        def some(row: Index, count: int) -> None:
-            row = b.add(panel.channel, row)
-            filters = [(self.w, b.mul(row, self.depth), r * self.depth) for r in range(count)]
-            self.finish(panel, row, dots(b, plan.lanes, vectors, self.depth, filters, (column, 0)))
+            at = b.add(x_at, b.mul(k, self.positions))
+            for column in range(self.plan.columns):
+                b.store(columns, k, b.load(self.x, at, offset=first + column), offset=column * self.depth)
 
         b.for_(0, self.depth, copy)
-        whole = b.add(begin, b.mul(b.div(b.sub(end, begin), rows), rows))
-        b.for_(begin, whole, lambda row, _: some(row, rows), step=rows)
-        b.for_(whole, end, lambda row, _: some(row, 1))
+
+    def products(self, panel: _Panel, row: Index, rows: int, column: Index) -> None:
+        """One of the last positions for a tile."""
+        b, plan, columns = self.b, self.plan, self.columns
+        assert columns is not None
+        count, vectors = plan.dots
+        here = replace(panel, start=b.add(column, self.positions - plan.columns), offsets=(0,), active=1)
+
+        def some(first: Index, count: int) -> None:
+            at = b.add(row, first)
+            filters = [(self.w, b.mul(at, self.depth), r * self.depth) for r in range(count)]
+            against = (columns, b.mul(column, self.depth))
+            self.finish(here, at, dots(b, plan.lanes, vectors, self.depth, filters, against))
+
+        whole = rows // count * count
+        b.for_(0, whole, lambda first, _: some(first, count), step=count)
+        if whole < rows:
+            some(whole, rows - whole)
