@@ -201,15 +201,19 @@ def manifest_of(planned: Planned, target: Target) -> Manifest:
 
 
 def kernel_spec(step: Step, call: EntryCall, live: int) -> KernelSpec:
-    """How the manifest describes a kernel call. Its result is the last value that it writes."""
+    """How the manifest describes a kernel call. Its result is the last value that it writes.
+
+    What two parameters read, as the epilogue of sums of squares does, counts as read once.
+    """
     kernel = step.kernel
     params = [param for param in kernel.function.params if isinstance(param, Buffer)]
     sizes = [param.size * param.type.bytes for param in params]
     written = [value for param, value in zip(params, step.arguments, strict=False) if param.access != "in"]
     buffers = [BufferSpec(at.space, at.offset, at.index, size) for at, size in zip(call.buffers, sizes, strict=True)]
+    moved = sum(buffer.bytes for buffer, _ in {(b, param.access) for b, param in zip(buffers, params, strict=True)})
     return KernelSpec(
         kernel.function.name, step.source, step.template, kernel.flops, kernel.items, written[-1].type.shape,
-        sum(sizes) - kernel.scratch, tuple(buffers), live, kernel.performed,
+        moved - kernel.scratch, tuple(buffers), live, kernel.performed,
     )  # fmt: skip
 
 

@@ -280,5 +280,5 @@ def lrn(
         x = g.op("reshape", x, shape=(*shape, 1))
     sums = g.op("channel_squares", x, before=(size - 1) // 2, after=size // 2)
     base = shifted(g, scaled(g, sums, alpha / size), bias)
-    y = g.op("mul", x, power(g, base, g.scalar(-beta, x)))
+    y = g.op("mul", x, power(g, base, g.scalar(-beta, x)))  # rounds as often as a division, and takes less time
     return g.op("reshape", y, shape=shape) if len(shape) == 2 else y
