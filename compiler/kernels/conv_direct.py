@@ -14,7 +14,7 @@
 
 W is the vector width. A chain is short, which keeps rounding errors small and its filters in the first-level
 cache for all tiles of the area; where the whole reduction is one chain, there are no totals. Tiles never
-overlap: every output vector is computed and stored exactly once.
+overlap: every output vector is computed and stored exactly once. Consecutive items of one group may be computed as one.
 
 Data come from the second-level cache or beyond while the arithmetic goes on: each input block's turn prefetches the
 pixels of the next one (of 1x1 filters, which use them only once), and in the last chain's what the epilogue reads
@@ -28,6 +28,7 @@ from itertools import product
 from typing import ClassVar
 
 from tilewright.compiler.ir.types import Layout, TensorType
+from tilewright.compiler.kernels.conv_blocking import Blocking, Work, blocking
 from tilewright.compiler.kernels.conv_tiles import (
     FLOATS,
     Pads,
@@ -47,34 +48,18 @@ from tilewright.compiler.targets import Target
 
 Body = Callable[[Index, list[Operand]], list[Operand]]
 
-CHAIN = 128
-"""Products added up in one register before the sum moves on to a block's total: their filters stay in the first-level
-cache. Half as many where the next chain's filters come from memory for few tiles: the cache holds both."""
-
-FEW = 4
-"""That few tiles."""
-
-SHORT = 256
-"""Products that are one chain where there are no more: totals would take longer than filters from further away."""
-
 UNROLL = 2
 """Steps unrolled, where a tile fills the registers: then the loop around them takes no time."""
 
 AHEAD = 8
 """How many products ahead filters are fetched that lie in the second-level cache."""
 
-ITEMS = 8
-"""The least number of items, where there are so many tiles: threads share them."""
-
 
 @dataclass(frozen=True)
 class Plan(KernelPlan):
     """The register tile and the loops around it; see the module's docstring.
 
-    `vectors`, `rows` and `pixels` are V, R and T; the rows and pixels of all tiles are multiples of `unit`. `chain`
-    counts input blocks; an area has up to `row_tiles` by `column_tiles` tiles. `rows_outer`: all groups of an area are
-    consecutive items, rather than all areas of a group. `prefetch`: the next chain's filters are fetched while one is
-    in use.
+    `vectors`, `rows` and `pixels` are V, R and T; the rows and pixels of all tiles are multiples of `unit`.
     """
 
     template: ClassVar[str] = "conv_direct"
@@ -84,11 +69,7 @@ class Plan(KernelPlan):
     pixels: int
     unit: int
     unroll: int
-    chain: int
-    row_tiles: int
-    column_tiles: int
-    rows_outer: bool
-    prefetch: bool
+    blocking: Blocking
     strides: Pair
     pads: Pads
     dilations: Pair
@@ -135,20 +116,17 @@ def plan(
     x_pads = ((0, 0), (0, 0), *(needed_pad(*axis) for axis in geometry))
     x_layout = Layout(blocks=((1, lanes),)) if x_is_blocked_source else Layout(axes=x.layout.axes)
     w_blocks = ((1, lanes), (0, vectors * lanes)) if x_is_blocked_source else ((0, vectors * lanes),)
-    weight_bytes = outputs * reduction * x.dtype.bytes
-    blocks_in = -(-inputs // block)
-    tile_bytes = vectors * rows * pixels * lanes * x.dtype.bytes
-    tiles = max(target.l1 // 2 // tile_bytes, 1)
-    column_tiles = split(sum(split(width // unit, pixels // unit)[1:]), tiles)[0]
-    bands = -(-height // rows)
-    row_tiles = split(bands, max(tiles // column_tiles, 1))[0]
-    # Enough items to share, even where each then reads its filters for fewer pixels.
-    while row_tiles > 1 and x.shape[0] * -(-blocks // vectors) * groups * -(-bands // row_tiles) < ITEMS:
-        row_tiles = -(-row_tiles // 2)
-    prefetch = weight_bytes > target.l2 // 2
-    few = prefetch and row_tiles * column_tiles <= FEW
-    longest = CHAIN // 2 if few else SHORT if reduction <= SHORT else CHAIN
-    chain = max(longest // (kernel[0] * kernel[1] * block), 1)
+    work = Work(
+        groups=x.shape[0] * groups * -(-blocks // vectors),
+        bands=-(-height // rows),
+        across=sum(split(width // unit, pixels // unit)[1:]),
+        tile_bytes=vectors * rows * pixels * lanes * x.dtype.bytes,
+        weight_bytes=w.elements * x.dtype.bytes,
+        x_bytes=x.elements * x.dtype.bytes,
+        reduction=reduction,
+        blocks=-(-inputs // block),
+        products=kernel[0] * kernel[1] * block,
+    )
     return Plan(
         operand_layouts=(x_layout.with_pads(x_pads), Layout(blocks=w_blocks)),
         result_layout=Layout(blocks=((1, lanes),)),
@@ -159,11 +137,7 @@ def plan(
         unit=unit,
         # A power of two, as blocks of channels are.
         unroll=1 << max(UNROLL * (target.registers - 4) // (vectors * rows * pixels), 1).bit_length() - 1,
-        chain=-(-blocks_in // -(-blocks_in // chain)),
-        row_tiles=row_tiles,
-        column_tiles=column_tiles,
-        rows_outer=2 * weight_bytes <= target.l2 < 2 * x.elements * x.dtype.bytes,
-        prefetch=prefetch,
+        blocking=blocking(work, target),
         strides=strides,
         pads=pads,
         dilations=dilations,
@@ -183,11 +157,12 @@ def build(name: str, plan: Plan, x: TensorType, w: TensorType, result: TensorTyp
 
 @dataclass(frozen=True)
 class _Item:
-    """What an item computes: `vectors` vectors of a group, for a band of row tiles by a piece of columns."""
+    """What one item or several as one compute: `vectors` vectors of a group, for some row tiles by a piece of columns."""
 
     image: Index
     group: Index
-    band: Index
+    first: Index
+    past: Index
     piece: Index
     vectors: int
 
@@ -247,30 +222,46 @@ class _Builder:
         b, plan = self.b, self.plan
         batch, _, height, _ = self.shape
         groups = plan.groups * -(-self.vector_blocks // plan.vectors)
-        bands = -(-height // (plan.rows * plan.row_tiles))
-        pieces = -(-sum(self.columns[1:]) // plan.column_tiles)
+        bands = -(-height // (plan.rows * plan.blocking.row_tiles))
+        pieces = -(-sum(self.columns[1:]) // plan.blocking.column_tiles)
         areas = bands * pieces
-        if self.input_blocks > plan.chain:
-            tiles = plan.row_tiles * plan.column_tiles
-            self.totals = b.alloc("totals", self.x.type, tiles * self.tile_size)
+        if self.input_blocks > plan.blocking.chain:
+            self.totals = b.alloc("totals", self.x.type, plan.blocking.tiles * self.tile_size)
 
-        def item(index: Index, _: list[Operand]) -> None:
-            if plan.rows_outer:
-                image, area, group = unflatten(b, index, (batch, areas, groups))
-            else:
-                image, group, area = unflatten(b, index, (batch, groups, areas))
-            band, piece = unflatten(b, area, (bands, pieces))
+        def area(image: Index, group: Index, band: Index, past: Index, piece: Index) -> None:
+            first, end = b.mul(band, plan.blocking.row_tiles), b.mul(past, plan.blocking.row_tiles)
             whole, last = divmod(self.vector_blocks * plan.groups, plan.vectors)
 
             def of(vectors: int) -> Callable[[], None]:
-                return lambda: self.item(_Item(image, group, band, piece, vectors))
+                return lambda: self.item(_Item(image, group, first, end, piece, vectors))
 
             if not last:
                 of(plan.vectors)()
             else:
                 b.if_(b.compare("lt", group, whole) if whole else False, of(plan.vectors), of(last))
 
-        b.for_(self.begin, self.end, item)
+        def item(index: Index, _: list[Operand]) -> None:
+            if plan.blocking.rows_outer:
+                image, number, group = unflatten(b, index, (batch, areas, groups))
+            else:
+                image, group, number = unflatten(b, index, (batch, groups, areas))
+            band, piece = unflatten(b, number, (bands, pieces))
+            area(image, group, band, b.add(band, 1), piece)
+
+        def of_group(index: Index, _: list[Operand]) -> None:
+            image, group = unflatten(b, index, (batch, groups))
+            before = b.mul(index, bands)
+            lo, hi = b.max(b.sub(self.begin, before), 0), b.min(b.sub(self.end, before), bands)
+
+            def some(band: Index, _: list[Operand]) -> None:
+                area(image, group, band, b.min(b.add(band, plan.blocking.joined), hi), 0)
+
+            b.for_(lo, hi, some, step=plan.blocking.joined)
+
+        if plan.blocking.joined == 1:
+            b.for_(self.begin, self.end, item)
+        else:
+            b.for_(b.div(self.begin, bands), b.div(b.add(self.end, bands - 1), bands), of_group)
         return Kernel(b.finish(), batch * groups * areas, self.flops)
 
     def item(self, item: "_Item") -> None:
@@ -281,10 +272,10 @@ class _Builder:
             self.tiles(item, lambda tile: self.finish(item, tile, self.reduce(item, tile, 0, blocks, True)))
             return
         # The last block may have fewer channels: then the last chain is code of its own.
-        end = (blocks - 1) // plan.chain * plan.chain if self.inputs % self.block else blocks
+        end = (blocks - 1) // plan.blocking.chain * plan.blocking.chain if self.inputs % self.block else blocks
 
         def chain(block: Index, _: list[Operand]) -> None:
-            past = b.min(b.add(block, plan.chain), blocks)
+            past = b.min(b.add(block, plan.blocking.chain), blocks)
             is_first = True if isinstance(block, int) else b.compare("eq", block, 0)
             is_last = False if end < blocks else b.compare("eq", past, blocks)
 
@@ -294,7 +285,7 @@ class _Builder:
 
             self.tiles(item, visit)
 
-        b.for_(0, end, chain, step=plan.chain)
+        b.for_(0, end, chain, step=plan.blocking.chain)
         if end < blocks:
             self.tiles(item, lambda tile: self.add_up(item, tile, self.reduce(item, tile, end, blocks, True), True))
 
@@ -319,12 +310,12 @@ class _Builder:
         wide, count, narrower = self.columns
         height = self.shape[2]
         whole_rows = height // plan.rows
-        first = b.mul(item.band, plan.row_tiles)
-        left = b.mul(item.piece, plan.column_tiles)
-        right = b.min(b.add(left, plan.column_tiles), count + narrower)
+        first = item.first
+        left = b.mul(item.piece, plan.blocking.column_tiles)
+        right = b.min(b.add(left, plan.blocking.column_tiles), count + narrower)
 
         def across(row: Index, rows: int) -> None:
-            slots = b.mul(b.sub(row, first), plan.column_tiles)
+            slots = b.mul(b.sub(row, first), plan.blocking.column_tiles)
 
             def tile(pixels: int, skipped: int) -> Callable[[Index, list[Operand]], None]:
                 def body(number: Index, _: list[Operand]) -> None:
@@ -338,10 +329,10 @@ class _Builder:
             if narrower:
                 b.for_(b.max(left, count), right, tile(wide - 1, count))
 
-        last = b.min(b.add(first, plan.row_tiles), whole_rows)
+        last = b.min(item.past, whole_rows)
         b.for_(first, last, lambda row, _: across(row, plan.rows))
         if height % plan.rows:
-            here = True if item.band == 0 else b.compare("gt", b.add(first, plan.row_tiles), whole_rows)
+            here = True if isinstance(item.past, int) else b.compare("gt", item.past, whole_rows)
             b.if_(here, lambda: across(whole_rows, height % plan.rows))
 
     def finish(self, item: "_Item", tile: "_Tile", sums: list[Operand]) -> None:
@@ -385,7 +376,7 @@ class _Builder:
         ]
 
         # Each input block's turn fetches its share of the lines, so that they come while the arithmetic goes on.
-        turns = hi - lo if isinstance(hi, int) and isinstance(lo, int) else plan.chain
+        turns = hi - lo if isinstance(hi, int) and isinstance(lo, int) else plan.blocking.chain
         fetched = -(-tile.pixels // turns)
 
         def block(channels: int) -> Body:
@@ -409,9 +400,9 @@ class _Builder:
         b, plan, x = self.b, self.plan, self.x
         if self.kernel_size != (1, 1) or self.block == 1:
             return None
-        down = plan.column_tiles == 1
+        down = plan.blocking.column_tiles == 1
         step = tile.rows * plan.strides[0] * x.outer[2] if down else tile.pixels * plan.strides[1] * x.outer[3]
-        chain = min(plan.chain, self.input_blocks)
+        chain = min(plan.blocking.chain, self.input_blocks)
         if chain == 1:
             return step
         is_last = b.max(b.sub(block, b.sub(hi, 2)), 0)
@@ -467,13 +458,13 @@ class _Builder:
                 rows = 1 if row_step == tile.pixels * pixel_step else tile.rows
                 at = b.add(at_x, following)
                 found += [_Lines(self.x_buffer, at, places[0] + y * row_step, pixel_step) for y in range(rows)]
-            if plan.prefetch:
+            if plan.blocking.prefetch:
                 # The tile's share of the vectors at the same place of the next chain of input blocks.
-                share = -(-channels * vectors * plan.lanes // (line * plan.row_tiles * plan.column_tiles))
+                share = -(-channels * vectors * plan.lanes // (line * plan.blocking.tiles))
                 each = -(-share // channels)
                 every = unroll if share * unroll <= channels else 1
                 at = b.add(at_w, b.mul(tile.number, share * line))
-                origin = w.origin + plan.chain * w.outer[1]
+                origin = w.origin + plan.blocking.chain * w.outer[1]
                 found += [_Lines(self.w_buffer, at, origin + k * line, each * line, every) for k in range(each)]
             return found
 
