@@ -157,7 +157,7 @@ def build(name: str, plan: Plan, x: TensorType, w: TensorType, result: TensorTyp
 
 @dataclass(frozen=True)
 class _Item:
-    """What one item or several as one compute: `vectors` vectors of a group, for some row tiles by a piece of columns."""
+    """What one item or some as one compute: `vectors` vectors of a group, for some row tiles by a piece of columns."""
 
     image: Index
     group: Index
