@@ -6,6 +6,7 @@
       for vector of interior columns:                         # whose windows lie inside the row
         for outer kernel positions inside x: for kernel column: acc = max(acc, load)
       each border column: the same over what of its window lies inside; lanes along the window if it is wide
+      a row of no more windows than lanes: one vector, what lies outside x masked
 
 Elements outside x take no part: a maximum of negative numbers is negative whatever the pads. NaN wins every
 maximum. A window without any element gives the least number, or a sum of zero.
@@ -159,6 +160,10 @@ def build(name: str, plan: PoolPlanarPlan, x: TensorType, result: TensorType, ep
             value = pool.outer(at, start, 1, lambda i: _far_column(pool, i, position))
             epilogue.store(b, [*where, (position, 0)], value, 1)
 
+        if _is_narrow(plan, result.shape[-1]):
+            value = pool.outer(at, start, plan.lanes, lambda i: _narrow_row(pool, i))
+            epilogue.store(b, [*where, (0, 0)], value, result.shape[-1])
+            return
         borders = (0, first), (stop, result.shape[-1])
         for lo, hi in borders:
             if hi - lo > _MOST_COLUMNS:
@@ -179,6 +184,32 @@ def _interior(plan: PoolPlanarPlan, width: int, columns: int) -> tuple[int, int]
     first = min(-(-before // stride), columns)
     stop = max(min((width - reach + before) // stride + 1, columns), first)
     return (columns, columns) if stop - first <= 1 else (first, stop)
+
+
+def _is_narrow(plan: PoolPlanarPlan, columns: int) -> bool:
+    """Whether a row of results is one vector, at least a third of it, and its windows are short."""
+    return plan.lanes < 3 * columns <= 3 * plan.lanes and plan.kernel[-1] <= _MOST_UNROLLED
+
+
+def _narrow_row(pool: _Pool, index: Index) -> Operand:
+    """One kernel row joined, for all windows of a row; column 0's begins at x[index], maybe before the row does."""
+    b, plan, columns = pool.b, pool.plan, pool.windows[-1]
+    spans = [pool.inside_known(len(plan.kernel) - 1, column) for column in range(columns)]
+    value: Operand = pool.identity(plan.lanes)
+    for k in range(plan.kernel[-1]):
+        inside = [lo <= k < hi for lo, hi in spans]
+        if not any(inside):
+            continue
+        last = max(column for column in range(columns) if inside[column])
+        points = tuple(
+            max(column * plan.strides[-1] + k * plan.dilations[-1], plan.pads[-1][0]) for column in range(last + 1)
+        )
+        taken = load_points(b, pool.x, index, 0, points, plan.lanes)
+        if not all(inside):
+            padded = [*inside, *[False] * (plan.lanes - columns)]
+            taken = b.select(b.vector_const(padded, BOOL), taken, pool.identity(plan.lanes))
+        value = pool.join(value, taken)
+    return value
 
 
 def _columns(pool: _Pool, index: Index, active: int) -> Operand:

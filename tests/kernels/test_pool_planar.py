@@ -127,6 +127,9 @@ def test_element_types(target: Target, dtype: str) -> None:
         ((1, 3, 1, 1), (3, 3), {"pads": ((1, 1), (1, 1))}),
         ((1, 2, 9, 33), (9, 33), {}),
         ((1, 2, 6, 20), (1, 1), {"strides": (2, 3)}),
+        ((1, 3, 28, 28), (3, 3), {"strides": (2, 2), "pads": ((1, 1), (1, 1))}),
+        ((2, 2, 14, 14), (3, 5), {"strides": (2, 2), "dilations": (1, 2), "pads": ((1, 1), (4, 5))}),
+        ((1, 2, 4, 3), (2, 3), {"strides": (1, 1), "pads": ((1, 1), (6, 7))}),
     ],
 )
 def test_windows(target: Target, shape: Shape, kernel: Shape, how: dict[str, Any]) -> None:
