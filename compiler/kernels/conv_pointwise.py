@@ -48,7 +48,6 @@ class Plan(KernelPlan):
 
     The last `columns` positions are dot products of filters with columns of x, `dots` filters by vectors at a time.
     `prefetch`: x and the result fill the second-level cache, and what is needed next of them is fetched.
-    `ahead`: w will not stay in that cache from call to call, and the next tile's filters are fetched.
     """
 
     template: ClassVar[str] = "conv_pointwise"
@@ -60,7 +59,6 @@ class Plan(KernelPlan):
     columns: int
     dots: tuple[int, int]
     prefetch: bool
-    ahead: bool
 
 
 def plan(
@@ -97,7 +95,6 @@ def plan(
         columns=columns,
         dots=dot_tile(target),
         prefetch=2 * (x.bytes + x.bytes // (depth * groups) * w.shape[0]) > target.l2,
-        ahead=4 * w.bytes > target.l2,
     )
 
 
@@ -277,11 +274,10 @@ class _Builder:
         def steps(k: Index, sums: list[Operand], count: int) -> list[Operand]:
             sums = list(sums)
             at, weights = b.add(x_at, b.mul(k, self.positions)), b.add(w_at, k)
-            if plan.ahead:
-                # The next tile's filters follow this one's: its share of their lines.
-                following = b.add(w_at, b.mul(k, rows))
-                for line in range(0, count * rows, _LINE // self.type.bytes):
-                    b.prefetch(self.w, following, offset=rows * self.depth + line)
+            # The next tile's filters follow this one's, and come from afar in a network of many layers.
+            following = b.add(w_at, b.mul(k, rows))
+            for line in range(0, count * rows, _LINE // self.type.bytes):
+                b.prefetch(self.w, following, offset=rows * self.depth + line)
             for step in range(count):
                 below = step * self.positions
                 if plan.prefetch:
