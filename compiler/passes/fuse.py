@@ -26,8 +26,8 @@ MAX_GROUP = 32
 """Nodes a group may have: what keeps registers, and the time to look for groups, bounded."""
 
 TEMPLATES_WITH_EPILOGUE = (
-    "channel_squares", "conv_direct", "conv_planar", "conv_pointwise", "conv_winograd", "depthwise", "gemm", "gemv",
-    "pool", "pool_planar",
+    "channel_squares", "conv_direct", "conv_planar", "conv_pointwise", "conv_winograd", "depthwise",
+    "depthwise_planar", "gemm", "gemv", "pool", "pool_planar",
 )  # fmt: skip
 
 

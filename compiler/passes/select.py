@@ -19,6 +19,7 @@ from tilewright.compiler.kernels import (
     conv_pointwise,
     conv_winograd,
     depthwise,
+    depthwise_planar,
     gemm,
     gemv,
     pool,
@@ -65,7 +66,9 @@ def halves(node: Node) -> bool:
 
 def _choose(node: Node, blocked: set[Value], graph: Graph, users: dict[Value, list[Node]], target: Target) -> Plan:
     if node.op == "conv":
-        return _conv(node, blocked, _is_halved(node, graph, users), target)
+        by_channel = isinstance(node.attrs, Conv) and node.attrs.groups == node.operands[0].type.shape[1]
+        between = by_channel and node.operands[0] not in blocked and _is_read_in_rows(node, graph, users, target)
+        return _conv(node, blocked, _is_halved(node, graph, users), between, target)
     if node.op == "matmul":
         constant = node.operands[1] in graph.constants
         return _matmul(node, constant, target, graph.times if constant else 1)
@@ -88,7 +91,27 @@ def _is_halved(node: Node, graph: Graph, users: dict[Value, list[Node]]) -> bool
     return False
 
 
-def _conv(node: Node, blocked: set[Value], pooled: bool, target: Target) -> Plan:
+def _is_read_in_rows(node: Node, graph: Graph, users: dict[Value, list[Node]], target: Target) -> bool:
+    """Whether only convolutions of row-major data read the node's result, behind element-wise nodes."""
+    values = [node.results[0]]
+    for value in values:
+        readers = users.get(value, [])
+        if value in graph.outputs or not readers:
+            return False
+        for reader in readers:
+            if reader.op == "conv":
+                plan = _conv(reader, {value}, False, False, target)
+                if reader.operands[0] != value or plan is None or plan.operand_layouts[0].blocks:
+                    return False
+            elif reader.op not in PRIMITIVES or PRIMITIVES[reader.op].family != "elementwise":
+                return False
+            elif reader.results[0] not in values:
+                values.append(reader.results[0])
+    return True
+
+
+def _conv(node: Node, blocked: set[Value], pooled: bool, between: bool, target: Target) -> Plan:
+    """`pooled`: 2 x 2 maxima of the result are all that is wanted. `between`: x and the result are best row-major."""
     assert isinstance(node.attrs, Conv)
     attrs = node.attrs
     x, w = (operand.type for operand in node.operands)
@@ -97,7 +120,8 @@ def _conv(node: Node, blocked: set[Value], pooled: bool, target: Target) -> Plan
     }  # fmt: skip
     if x.rank == 4 and x.dtype.is_float:
         in_blocks = node.operands[0] in blocked or x.shape[1] >= target.lanes(x.dtype.bits)
-        plan: Plan = depthwise.plan(x, w, **kinds, target=target)
+        plan: Plan = depthwise_planar.plan(x, w, **kinds, target=target) if between else None
+        plan = plan or depthwise.plan(x, w, **kinds, target=target)
         plan = plan or conv_direct.plan(x, w, **kinds, x_is_blocked_source=in_blocks, target=target, pooled=pooled)
         if plan is not None:
             return plan

@@ -28,6 +28,12 @@ def depthwise(channels: int, kernel: int, stride: int) -> nn.Module:
     return nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU6()).eval()
 
 
+def between_rows(channels: int, kernel: int, stride: int) -> nn.Module:
+    """Between 1x1 convolutions whose groups are not whole vectors, as ShuffleNet has it."""
+    conv = nn.Conv2d(channels, channels, 1, groups=2)
+    return nn.Sequential(conv, depthwise(channels, kernel, stride), conv).eval()
+
+
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
     "direct 3x3": (lambda: nn.Conv2d(48, 64, 3, 2, 1), (1, 48, 28, 28), "conv_direct"),
     "direct 1x1": (lambda: nn.Conv2d(64, 128, 1), (1, 64, 14, 14), "conv_direct"),
@@ -40,6 +46,8 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
     "depthwise 14": (lambda: depthwise(96, 3, 1), (1, 96, 14, 14), "depthwise"),
     "depthwise stride": (lambda: depthwise(96, 3, 2), (1, 96, 112, 112), "depthwise"),
     "depthwise 5x5": (lambda: depthwise(48, 5, 2), (1, 48, 28, 28), "depthwise"),
+    "depthwise in rows": (lambda: between_rows(66, 3, 1), (1, 66, 14, 14), "depthwise_planar"),
+    "depthwise in rows, stride": (lambda: between_rows(66, 3, 2), (1, 66, 28, 28), "depthwise_planar"),
     "gemm": (lambda: nn.Linear(256, 512), (64, 256), "gemm"),
     "gemm transposed": (Product, (80, 96), "gemm"),
     "gemv": (lambda: nn.Linear(512, 256), (1, 512), "gemv"),
