@@ -37,8 +37,10 @@ from tilewright.compiler.kernels.conv_tiles import (
     choose_tile,
     needed_pad,
     output_size,
+    power_of_two,
     split,
     tile_room,
+    unrolled,
 )
 from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
 from tilewright.compiler.kernels.tiles import multiply_add, unflatten
@@ -48,8 +50,6 @@ from tilewright.compiler.targets import Target
 
 Body = Callable[[Index, list[Operand]], list[Operand]]
 
-UNROLL = 2
-"""Steps unrolled, where a tile fills the registers: then the loop around them takes no time."""
 
 AHEAD = 8
 """How many products ahead filters are fetched that lie in the second-level cache."""
@@ -135,8 +135,7 @@ def plan(
         rows=rows,
         pixels=pixels,
         unit=unit,
-        # A power of two, as blocks of channels are.
-        unroll=1 << max(UNROLL * (target.registers - 4) // (vectors * rows * pixels), 1).bit_length() - 1,
+        unroll=power_of_two(unrolled(target, vectors) // (vectors * rows * pixels)),
         blocking=blocking(work, target),
         strides=strides,
         pads=pads,
@@ -455,9 +454,12 @@ class _Builder:
             found = []
             if following is not None:
                 row_step = plan.strides[0] * x.outer[2]
-                rows = 1 if row_step == tile.pixels * pixel_step else tile.rows
+                joined = row_step == tile.pixels * pixel_step
+                rows, pixels = (1, tile.rows * tile.pixels) if joined else (tile.rows, tile.pixels)
                 at = b.add(at_x, following)
-                found += [_Lines(self.x_buffer, at, places[0] + y * row_step, pixel_step) for y in range(rows)]
+                apart = max(pixel_step, line)  # several pixels may share a line
+                every = power_of_two(channels * apart // (pixels * pixel_step))
+                found += [_Lines(self.x_buffer, at, places[0] + y * row_step, apart, every) for y in range(rows)]
             if plan.blocking.prefetch:
                 # The tile's share of the vectors at the same place of the next chain of input blocks.
                 share = -(-channels * vectors * plan.lanes // (line * plan.blocking.tiles))

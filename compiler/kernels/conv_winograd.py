@@ -121,7 +121,7 @@ def plan(x: TensorType, u: TensorType, *, tile: int, kernel: int, pads: Pads, ta
         tiles=tiles,
         groups=groups,
         chain=-(-blocks_in // -(-blocks_in // chain)),
-        unroll=min(lanes, 4),
+        unroll=min(lanes, 4 if target.registers > 16 else 8),
         prefetch=u.elements * x.dtype.bytes > target.l2 // 2,
         raw=raw,
         shared=tiles == all_tiles,

@@ -29,7 +29,8 @@ def micro_kernel(type: Type, lanes: int, vectors: int, pixels: int, unroll: int,
     def step(u_at: Index, x_at: Index, next_x: Index, sums: list[Operand]) -> list[Operand]:
         sums = list(sums)
         for c in range(unroll):
-            b.prefetch(x, next_x, offset=c * lanes, locality=3)
+            if c * lanes * type.bytes % LINE == 0:
+                b.prefetch(x, next_x, offset=c * lanes, locality=3)
             for line in range(fetched):
                 b.prefetch(u, b.add(u_at, ahead), offset=c * panel + line * LINE // type.bytes, locality=3)
             taps = [b.load(u, u_at, lanes, offset=c * panel + k * lanes) for k in range(vectors)]
