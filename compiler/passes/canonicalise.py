@@ -8,6 +8,7 @@
     conv(pad(%x) with zeros)                   conv(%x) with larger pads; sum_pool, max_pool of a relu likewise
     matmul over an axis of 0                   zeros
     reduce_sum over an image's rows and columns    the same with kept dimensions, which blocked channels allow; reshape
+    mul(%image, %scale (C, 1, 1))              mul(%image, %scale (1, C, 1, 1)), which blocked channels allow too
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ import numpy as np
 
 from tilewright.compiler.ir import Graph, Node, Value
 from tilewright.compiler.ir.graph import Array, rewrite
+from tilewright.compiler.ops import PRIMITIVES
 from tilewright.compiler.ops.contraction import Conv
 from tilewright.compiler.ops.movement import Broadcast, Concat, Pad, Reshape, Slice, Transpose
 from tilewright.compiler.ops.reduction import Reduce
@@ -45,6 +47,7 @@ def _once(graph: Graph) -> Graph:
         change = (
             _no_operation(node) or _two_movements(node, made) or _pad_into_window(node, made, constants)
             or _integer_sums(node, made, constants) or _empty_product(node, constants) or _image_reduction(node, made)
+            or _equal_ranks(node)
         )  # fmt: skip
         if change is None:
             made.update((result, node) for result in node.results)
@@ -156,6 +159,22 @@ def _image_reduction(node: Node, made: Mapping[Value, Node]) -> Change | None:
     kept = new_node(node.op, node.operands, attrs, source=node.source, name=node.result.name)
     flat = new_node("reshape", [kept.result], Reshape(shape=node.result.type.shape), source=node.source)
     return [kept, flat], {node.result: flat.result}
+
+
+def _equal_ranks(node: Node) -> Change | None:
+    """Element-wise operands beside images say where their channels are."""
+    if node.op not in PRIMITIVES or PRIMITIVES[node.op].family != "elementwise" or node.result.type.rank != 4:
+        return None
+    shaped = {
+        operand: new_node("reshape", [operand], Reshape(shape=(*[1] * (4 - rank), *operand.type.shape)))
+        for operand in dict.fromkeys(node.operands)
+        if 1 < (rank := operand.type.rank) < 4
+    }
+    if not shaped:
+        return None
+    operands = [shaped[operand].result if operand in shaped else operand for operand in node.operands]
+    equal = new_node(node.op, operands, node.attrs, source=node.source, name=node.result.name)
+    return [*shaped.values(), equal], {node.result: equal.result}
 
 
 def _scaled_reduction(node: Node, made: Mapping[Value, Node]) -> Change | None:

@@ -81,6 +81,20 @@ def test_canonicalise_mean_of_an_image(golden: Callable[[str], None]) -> None:
     golden(str(remove_dead(checked(g.finish({"y": composites.mean(g, x, (2, 3))}), canonicalise))))
 
 
+@pytest.mark.parametrize("shape", [(32, 1, 1), (4, 5), (32, 4, 5)])
+def test_operands_of_fewer_axes_keep_images_in_blocks(shape: tuple[int, ...]) -> None:
+    g = GraphBuilder("scales")
+    x = g.input("x", TensorType(F32, (2, 32, 4, 5)))
+    y = g.op("conv", x, weight(g, 32, 32, 1, 1), **(CONV | {"pads": ((0, 0), (0, 0))}))
+    y = g.op("relu", g.op("mul", weight(g, *shape, name="scale"), y))
+    y = g.op("conv", g.op("add", y, y), weight(g, 32, 32, 1, 1, name="v"), **(CONV | {"pads": ((0, 0), (0, 0))}))
+    graph = checked(g.finish({"y": y}), canonicalise, remove_dead)
+    assert all(operand.type.rank == 4 for node in graph.nodes if node.op == "mul" for operand in node.operands)
+    kernels = [kernel.template for kernel in compile_graph(graph, host()).manifest.kernels]
+    assert "nest" not in kernels, kernels
+    assert kernels.count("relayout") <= 2, kernels  # of the network's input and output
+
+
 @pytest.mark.parametrize("dtype", [F32, I32])
 def test_only_sums_of_integers_are_joined(dtype: DType) -> None:
     g = GraphBuilder("sums")
