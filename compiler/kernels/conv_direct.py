@@ -23,7 +23,7 @@ filters a few steps ahead: LLVM moves no loads over a prefetch, and would move t
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import ClassVar
 
@@ -43,8 +43,9 @@ from tilewright.compiler.kernels.conv_tiles import (
     unrolled,
 )
 from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
+from tilewright.compiler.kernels.prefetch import Lines
 from tilewright.compiler.kernels.tiles import multiply_add, unflatten
-from tilewright.compiler.loops import Builder, Index, Operand
+from tilewright.compiler.loops import INDEX, Builder, Index, Operand
 from tilewright.compiler.loops.nodes import Buffer
 from tilewright.compiler.targets import Target
 
@@ -156,13 +157,18 @@ def build(name: str, plan: Plan, x: TensorType, w: TensorType, result: TensorTyp
 
 @dataclass(frozen=True)
 class _Item:
-    """What one item or some as one compute: `vectors` vectors of a group, for some row tiles by a piece of columns."""
+    """What one item or some as one compute: `vectors` vectors of a group, for some row tiles by a piece of columns.
+
+    The filters that its tiles fetch lie `fetch_step` elements apart: a line, or less where the tiles of several items
+    share that.
+    """
 
     image: Index
     group: Index
     first: Index
     past: Index
     piece: Index
+    fetch_step: Index
     vectors: int
 
 
@@ -175,21 +181,6 @@ class _Tile:
     rows: int
     pixels: int
     number: Index
-
-
-@dataclass(frozen=True)
-class _Lines:
-    """Lines of memory to fetch, one every so many steps; `step` elements apart from element `at + offset` on."""
-
-    buffer: Buffer
-    at: Index
-    offset: int
-    step: int
-    every: int = 1
-
-    def later(self, b: Builder, steps: Index) -> "_Lines":
-        """Those of later steps."""
-        return replace(self, at=b.add(self.at, b.mul(steps, self.step // self.every)))
 
 
 class _Builder:
@@ -208,6 +199,7 @@ class _Builder:
         epilogue.declare(self.b)
         self.begin, self.end = self.b.scalar("begin"), self.b.scalar("end")
         self.block = self.x.blocks[1]
+        self.line = max(64 // self.w.type.bytes, 1)
         self.flops = 2 * result.elements * self.inputs * self.kernel_size[0] * self.kernel_size[1]
         outputs = result.shape[1] // plan.groups
         self.vector_blocks = -(-outputs // plan.lanes)
@@ -230,9 +222,13 @@ class _Builder:
         def area(image: Index, group: Index, band: Index, past: Index, piece: Index) -> None:
             first, end = b.mul(band, plan.blocking.row_tiles), b.mul(past, plan.blocking.row_tiles)
             whole, last = divmod(self.vector_blocks * plan.groups, plan.vectors)
+            step: Index = self.line
+            if plan.blocking.joined > 1:
+                alone, shared = b.compare("le", past, b.add(band, 1)), -(-self.line // plan.blocking.joined)
+                step = b.select(alone, b.const(self.line, INDEX), b.const(shared, INDEX))
 
             def of(vectors: int) -> Callable[[], None]:
-                return lambda: self.item(_Item(image, group, first, end, piece, vectors))
+                return lambda: self.item(_Item(image, group, first, end, piece, step, vectors))
 
             if not last:
                 of(plan.vectors)()
@@ -384,7 +380,7 @@ class _Builder:
                 first = b.mul(b.sub(index, lo), fetched)
                 b.if_(is_last, lambda: self.prefetch_results(item, tile, first, fetched))
                 following = self.following(tile, index, hi)
-                return self.window(at_x, at_w, channels, sums, item.vectors, places, tile, following)
+                return self.window(at_x, at_w, channels, sums, item, places, tile, following)
 
             return body
 
@@ -421,21 +417,21 @@ class _Builder:
                     self.epilogue.prefetch(b, at)
 
     def window(
-        self, at_x: Index, at_w: Index, channels: int, sums: list[Operand], vectors: int, places: list[int],
+        self, at_x: Index, at_w: Index, channels: int, sums: list[Operand], item: "_Item", places: list[int],
         tile: "_Tile", following: Index | None,
     ) -> list[Operand]:  # fmt: skip
         """Add one block of input channels over the whole filter window."""
         b, x, w, plan = self.b, self.x, self.w, self.plan
-        unroll = min(plan.unroll, channels)
+        unroll, vectors = min(plan.unroll, channels), item.vectors
         whole = channels // unroll * unroll
         pixel_step = plan.strides[1] * x.outer[3]
 
-        def steps(at_x: Index, at_w: Index, count: int, sums: list[Operand], ahead: Sequence[_Lines]) -> list[Operand]:
+        def steps(at_x: Index, at_w: Index, count: int, sums: list[Operand], ahead: Sequence[Lines]) -> list[Operand]:
             sums = list(sums)
             for c in range(count):
                 due = [lines for lines in ahead if c % lines.every == 0]
                 for lines in due:
-                    b.prefetch(lines.buffer, lines.at, offset=lines.offset + c // lines.every * lines.step)
+                    lines.fetch(b, c)
                 if not due and count > 1:
                     b.prefetch(self.w_buffer, at_w, offset=w.origin + (AHEAD + c) * plan.vectors * plan.lanes)
                 taps = [
@@ -448,26 +444,27 @@ class _Builder:
                         sums[v * len(places) + k] = multiply_add(b, pixel, taps[v], sums[v * len(places) + k])
             return sums
 
-        def lines_ahead(at_x: Index, at_w: Index) -> list[_Lines]:
+        def lines_ahead(at_x: Index, at_w: Index) -> list[Lines]:
             """What the steps of one place of the window fetch, a line each of every kind."""
-            line = max(64 // w.type.bytes, 1)
             found = []
             if following is not None:
                 row_step = plan.strides[0] * x.outer[2]
                 joined = row_step == tile.pixels * pixel_step
                 rows, pixels = (1, tile.rows * tile.pixels) if joined else (tile.rows, tile.pixels)
                 at = b.add(at_x, following)
-                apart = max(pixel_step, line)  # several pixels may share a line
+                apart = max(pixel_step, self.line)  # several pixels may share a line
                 every = power_of_two(channels * apart // (pixels * pixel_step))
-                found += [_Lines(self.x_buffer, at, places[0] + y * row_step, apart, every) for y in range(rows)]
+                found += [Lines(self.x_buffer, at, places[0] + y * row_step, apart, every) for y in range(rows)]
             if plan.blocking.prefetch:
-                # The tile's share of the vectors at the same place of the next chain of input blocks.
-                share = -(-channels * vectors * plan.lanes // (line * plan.blocking.tiles))
+                # The tile's share, within its item, of the vectors at the same place of the next chain of input blocks.
+                tiles = plan.blocking.row_tiles * plan.blocking.column_tiles
+                share = -(-channels * vectors * plan.lanes // (self.line * tiles))
                 each = -(-share // channels)
                 every = unroll if share * unroll <= channels else 1
-                at = b.add(at_w, b.mul(tile.number, share * line))
-                origin = w.origin + plan.blocking.chain * w.outer[1]
-                found += [_Lines(self.w_buffer, at, origin + k * line, each * line, every) for k in range(each)]
+                origin, step = w.origin + plan.blocking.chain * w.outer[1], b.mul(item.fetch_step, each)
+                for k in range(each):
+                    at = b.add(at_w, b.mul(b.add(b.mul(tile.number, share), k), item.fetch_step))
+                    found.append(Lines(self.w_buffer, at, origin, step, every))
             return found
 
         def column(at_x: Index, at_w: Index, sums: list[Operand]) -> list[Operand]:
