@@ -47,6 +47,10 @@ class TileEmitter(RegionEmitter):
         self.across_axis = axis
         super().__init__(b, region, inputs, result, min(lanes, MAX_TILE))
 
+    def plan_lanes(self) -> int:
+        """A tile is as long as it is wide."""
+        return self.lanes
+
     def plan_unroll(self) -> int:
         """A tile is one vector wide."""
         return 1
