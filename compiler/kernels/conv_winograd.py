@@ -45,7 +45,7 @@ from tilewright.compiler.winograd import Scheme
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
-CHAIN = 64
+CHAIN = 32
 """Input channels added up in one register before the sum joins a product."""
 
 @dataclass(frozen=True)
