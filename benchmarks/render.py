@@ -281,20 +281,18 @@ def _batches(results: Results) -> str:
 
 
 def _narrow(results: Results) -> str:
-    rows = []
-    for network in ("vgg16", "resnet50", "mobilenetv2", "mnist"):
-        if f"avx2-{network}" in results:
-            facts = results[f"avx2-{network}"]
-            wide = results.get(f"{network}-b1-t1")
-            share = f"{facts['median'] / wide['median']:.2f}x" if wide else ""
-            rows.append([*_row(NAMES[network], facts, NARROW_FLOOR, threads=False), share])
+    rows = [
+        _row(NAMES[network], results[f"avx2-{network}"], NARROW_FLOOR, threads=False)
+        for network in ("vgg16", "resnet50", "mobilenetv2", "mnist")
+        if f"avx2-{network}" in results
+    ]
     if not rows:
         return ""
     text = (
         "## With AVX2, batch 1, one thread\n\nThe same processor: ours compiled for x86-64-v3, and engines that can be "
-        "told to leave AVX-512 alone. The last column compares ours with its time above.\n\n"
+        "told to leave AVX-512 alone.\n\n"
     )
-    return text + table([*_heads(""), ">all of the processor"], rows)
+    return text + table(_heads(""), rows)
 
 
 def _dynamic(results: Results) -> str:
