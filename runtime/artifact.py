@@ -15,7 +15,9 @@ With a symbolic leading dimension (`Manifest.batch`) there is one parameter more
     int32 tw_run(void **inputs, void **outputs, void *constants, void *workspace, void *pool, int32 threads, int64 n)
 """
 
+import mmap
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -128,3 +130,9 @@ def aligned_empty(size: int) -> npt.NDArray[np.uint8]:
     raw = np.empty(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + size]
+
+
+def prefer_huge_pages(data: mmap.mmap) -> None:
+    """Ask the system to keep a mapped file in pages of megabytes: addresses of many weights are then found sooner."""
+    with suppress(OSError):  # a system that has none
+        data.madvise(mmap.MADV_HUGEPAGE)

@@ -44,7 +44,7 @@ from blake3 import blake3
 from platformdirs import user_cache_dir
 
 from tilewright.errors import CallError
-from tilewright.runtime.artifact import Artifact, Manifest, aligned_empty
+from tilewright.runtime.artifact import Artifact, Manifest, aligned_empty, prefer_huge_pages
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +103,7 @@ class Cache:
             return None
         if parts.constants:
             constants = np.frombuffer(data, np.uint8, parts.constants, parts.start)
+            prefer_huge_pages(data)
             data.madvise(mmap.MADV_WILLNEED)
         else:
             constants = aligned_empty(0)
@@ -298,6 +299,7 @@ class Draft:
         with open(handle, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, start + size)  # a full disk must not show in the middle of writing
             data = mmap.mmap(file.fileno(), start + size)
+            prefer_huge_pages(data)
         return np.frombuffer(data, np.uint8, size, start)
 
 

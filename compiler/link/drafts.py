@@ -20,7 +20,7 @@ from tilewright.compiler.link import builtin
 from tilewright.compiler.link.files import new_partial
 from tilewright.compiler.link.linkers import BUILTIN, Tools
 from tilewright.compiler.link.objects import Weights
-from tilewright.runtime.artifact import aligned_empty
+from tilewright.runtime.artifact import aligned_empty, prefer_huge_pages
 
 LARGE = 64 << 20
 """Bytes of weights from which they are not sent through another linker unless it was asked for."""
@@ -62,6 +62,7 @@ class Draft:
         with open(self.partial, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, self.offset + size)  # a full disk must not show when they are stored
             data = mmap.mmap(file.fileno(), self.offset + size)
+            prefer_huge_pages(data)
         return np.frombuffer(data, np.uint8, size, self.offset)
 
 
