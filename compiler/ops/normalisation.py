@@ -136,7 +136,8 @@ def reduce_log_sum_exp(
 def softmax(g: GraphBuilder, x: Value, axes: Sequence[int] = (-1,)) -> Value:
     """exp(x) / sum(exp(x)) over axes, with the maximum taken out.
 
-    The sum lies between 1 and the number of elements: its reciprocal, one for all of them, is as good as a division.
+    Elements are multiplied by the reciprocal of the sum, which lies between 1 and their number: one rounding more than
+    a division of each, and less time.
     """
     raised = g.op("exp", g.op("sub", x, reduce_max(g, x, axes, keepdims=True)))
     return g.op("mul", raised, g.op("reciprocal", reduce_sum(g, raised, axes, keepdims=True)))
