@@ -25,7 +25,7 @@ from tilewright.compiler.ir.types import ROW_MAJOR, Shape, TensorType
 from tilewright.compiler.kernels.conv_tiles import split
 from tilewright.compiler.kernels.gemv import dot_tile, dots
 from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
-from tilewright.compiler.kernels.tiles import BLOCK, Pads, multiply_add, unflatten, zeros
+from tilewright.compiler.kernels.tiles import BLOCK, STACK, Pads, multiply_add, unflatten, zeros
 from tilewright.compiler.loops import Buffer, Builder, Index, Operand
 from tilewright.compiler.targets import Target
 from tilewright.errors import CompileError
@@ -77,7 +77,7 @@ def plan(
     outputs, depth, positions = w.shape[0] // groups, w.shape[1], prod(x.shape[2:])
     lanes = target.lanes(x.dtype.bits)
     columns = positions % lanes
-    if positions < lanes or not _worthwhile(columns, depth, lanes):
+    if positions < lanes or columns * depth * x.dtype.bytes > STACK or not _worthwhile(columns, depth, lanes):
         columns = 0
     # Registers hold the sums, and the vectors of x of two steps.
     most = max(target.registers // (min(outputs, 6) + 2), 1)

@@ -25,7 +25,7 @@ from tilewright.compiler.ir.types import ROW_MAJOR, Shape, TensorType
 from tilewright.compiler.kernels.conv_tiles import FLOATS, Pads, Pair, output_size
 from tilewright.compiler.kernels.depthwise import WIDEST
 from tilewright.compiler.kernels.kernel import Epilogue, Kernel, KernelPlan, View
-from tilewright.compiler.kernels.tiles import load_points, multiply_add, split, zeros
+from tilewright.compiler.kernels.tiles import STACK, load_points, multiply_add, split, zeros
 from tilewright.compiler.loops import Buffer, Builder, Index, Operand
 from tilewright.compiler.targets import Target
 
@@ -63,7 +63,7 @@ def plan(
     """How to convolve x (N, C, H, W) with w (C, 1, KH, KW), one filter a channel, both row-major.
 
     None for other element types than f32 and f64, for groups other than C, more filters than channels, negative pads,
-    empty results, filters of more than 7 taps a row, and images of more than half the second-level cache.
+    empty results, filters of more than 7 taps a row, and images that with their zeros are too large for the stack.
     """
     if x.rank != 4 or x.dtype.name not in FLOATS or w.dtype != x.dtype or min(*x.shape, *w.shape) < 1:
         return None
@@ -73,9 +73,12 @@ def plan(
     height, width = (
         output_size(*axis) for axis in zip(x.shape[2:], kernel, strides, pads, dilations, strict=True)
     )
-    if min(height, width) < 1 or kernel[1] > WIDEST or 2 * prod(x.shape[2:]) * x.dtype.bytes > target.l2:
-        return None
     lanes = target.lanes(x.dtype.bits)
+    if min(height, width) < 1 or kernel[1] > WIDEST:
+        return None
+    tall, wide = _padded((height, width), kernel, strides, dilations, lanes)
+    if tall * strides[1] * wide * x.dtype.bytes > STACK:
+        return None
     x86 = target.triple.startswith(("x86", "i686"))
     window = x86 and prod(kernel) <= target.registers // 2 + 1
     room = target.registers - (prod(kernel) if window else kernel[1]) - 2
@@ -101,6 +104,12 @@ def build(name: str, plan: Plan, x: TensorType, w: TensorType, result: TensorTyp
     return _Builder(name, plan, x.shape, w.shape, result.shape, View.of(x), epilogue).kernel()
 
 
+def _padded(result: Shape, kernel: Shape, strides: Shape, dilations: Shape, lanes: int) -> Pair:
+    """Rows of the padded image, and columns of each of its planes: what whole vectors of a result read."""
+    reach = -(-result[1] // lanes) * lanes + (kernel[1] - 1) * dilations[1] // strides[1]
+    return (result[0] - 1) * strides[0] + (kernel[0] - 1) * dilations[0] + 1, -(-reach // lanes) * lanes
+
+
 class _Builder:
     """What the parts of one kernel share while it is built.
 
@@ -116,13 +125,9 @@ class _Builder:
         self.x, self.w = b.input("x", view.type, prod(x)), b.input("w", view.type, prod(w))
         epilogue.declare(b)
         self.begin, self.end = b.scalar("begin"), b.scalar("end")
-        (taps_y, taps_x), (stride_y, stride_x) = self.kernel_size, plan.strides
-        dilation_y, dilation_x = plan.dilations
         self.across = -(-result[3] // plan.lanes)
-        reach = self.across * plan.lanes + (taps_x - 1) * dilation_x // stride_x
-        self.width = -(-reach // plan.lanes) * plan.lanes
-        self.height = (result[2] - 1) * stride_y + (taps_y - 1) * dilation_y + 1
-        self.scratch: Buffer = b.alloc("image", view.type, self.height * stride_x * self.width)
+        self.height, self.width = _padded(result[2:], w[2:], plan.strides, plan.dilations, plan.lanes)
+        self.scratch: Buffer = b.alloc("image", view.type, self.height * plan.strides[1] * self.width)
 
     def kernel(self) -> Kernel:
         """Every item in begin..end."""

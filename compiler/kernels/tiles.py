@@ -15,6 +15,9 @@ Pads = tuple[tuple[int, int], ...]
 
 _MOST_RUNS = 4
 
+STACK = 64 << 10
+"""Bytes of scratch that a kernel may have on the stack, whatever the model: that of a thread may be small."""
+
 BLOCK = 256
 """Terms summed in one chain of additions before they join a total: long chains lose accuracy."""
 

@@ -102,6 +102,12 @@ def test_a_position_behind_whole_vectors_is_a_product(target: Target) -> None:
     check((1, 150, 2, 33), 5, 1, target)
 
 
+def test_long_columns_do_not_lie_on_the_stack() -> None:
+    x, w = TensorType(F32, (1, 2_000_000, 7, 7)), TensorType(F32, (4, 2_000_000, 1, 1))
+    plan = conv_pointwise.plan(x, w, **how(2, 1), target=targets.host())
+    assert plan is not None and plan.columns == 0
+
+
 @all_widths
 def test_data_beyond_the_second_level_cache(target: Target) -> None:
     check((1, 66, 56, 57), 46, 2, target)

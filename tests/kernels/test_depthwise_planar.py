@@ -128,6 +128,9 @@ def test_refusals() -> None:
     assert plan((1, 4, 2, 2), (4, 1, 5, 5)) is None
     assert plan((1, 4, 9, 9), (4, 1, 3, 3), pads=((-1, 1), (1, 1))) is None
     assert plan((1, 4, 2000, 2000), (4, 1, 3, 3)) is None
+    # Small images that with their zeros would not fit the stack.
+    assert plan((1, 4, 9, 9), (4, 1, 2, 2), pads=((2000, 2000), (2000, 2000)), dilations=(4000, 4000)) is None
+    assert plan((1, 4, 60_000, 1), (4, 1, 1, 1), pads=((0, 0), (0, 0))) is None
 
 
 @pytest.mark.parametrize("groups, template", [(2, "depthwise_planar"), (1, "depthwise")])
