@@ -61,24 +61,25 @@ class Yardstick:
 @cache
 def yardstick() -> Yardstick:
     """Multiply-adds to be timed right beside other work."""
-    target = host()
-    lanes = target.lanes(32)
-    small = np.full(2 * lanes, 0.5, np.float32)
-    call = _compiled(multiply_adds(lanes, SHORT_STEPS), small, target)
-    return Yardstick(call, 2 * CHAINS * lanes * SHORT_STEPS)
+    return arithmetic(SHORT_STEPS)
 
 
 @cache
 def machine_peak() -> Peak:
     """The peak of the core this runs on; takes about half a second, once a process."""
-    target = host()
-    lanes = target.lanes(32)
-    small = np.full(2 * lanes, 0.5, np.float32)
-    arithmetic = _fastest(multiply_adds(lanes, STEPS), small, target)
+    target, sums = host(), arithmetic(STEPS)
     large = aligned_empty(MEMORY).view(np.float32)
     large.fill(1)
-    reading = _fastest(reads(lanes, large.size), large, target)
-    return Peak(2 * CHAINS * lanes * STEPS / arithmetic, MEMORY / reading)
+    reading = _compiled(reads(target.lanes(32), large.size), large, target)
+    return Peak(sums.flops / _fastest(sums.call, ROUNDS["multiply_adds"]), MEMORY / _fastest(reading, ROUNDS["reads"]))
+
+
+def arithmetic(steps: int) -> Yardstick:
+    """A call of `steps` steps of multiply-adds, compiled for this machine."""
+    target = host()
+    lanes = target.lanes(32)
+    call = _compiled(multiply_adds(lanes, steps), np.full(2 * lanes, 0.5, np.float32), target)
+    return Yardstick(call, 2 * CHAINS * lanes * steps)
 
 
 def multiply_adds(lanes: int, steps: int) -> Function:
@@ -130,11 +131,10 @@ def _compiled(function: Function, x: Array, target: Target) -> Callable[[], obje
     return call
 
 
-def _fastest(function: Function, x: Array, target: Target) -> float:
+def _fastest(call: Callable[[], object], rounds: int) -> float:
     """Seconds of the fastest call."""
-    call = _compiled(function, x, target)
     best = float("inf")
-    for _ in range(ROUNDS[function.name]):
+    for _ in range(rounds):
         began = time.perf_counter()
         call()
         best = min(best, time.perf_counter() - began)

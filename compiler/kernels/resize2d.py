@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 from tilewright.compiler.ir.types import ROW_MAJOR, Layout, TensorType
 from tilewright.compiler.kernels.kernel import Kernel, KernelPlan, View
 from tilewright.compiler.kernels.nest_tiles import MAX_TILE, transposed
+from tilewright.compiler.kernels.tiles import STACK
 from tilewright.compiler.loops import I64, INDEX, Buffer, Builder, Index, Operand
 from tilewright.compiler.targets import Target
 
 MAX_TAPS = 4
-SCRATCH_BYTES = 64 << 10
 ITEM_ELEMENTS = 1 << 14
 
 
@@ -39,7 +39,7 @@ def plan(
     lanes = min(target.lanes(x.dtype.bits), MAX_TILE)
     taps = max(index_h.shape[1], index_w.shape[1])
     fits = x.rank == 4 and x.dtype.is_float and x.dtype.bits in (32, 64) and taps <= MAX_TAPS
-    if not fits or lanes < 4 or x.shape[3] * lanes * x.dtype.bytes > SCRATCH_BYTES:
+    if not fits or lanes < 4 or x.shape[3] * lanes * x.dtype.bytes > STACK:
         return None
     if blocked and lanes != target.lanes(x.dtype.bits):
         return None

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -22,13 +21,11 @@ from click.testing import CliRunner, Result
 from small_models import small_network
 
 import tilewright as tw
-from tilewright import peak as peaks
 from tilewright.benching import Layer, difference, layers, measure, one_core, race, takes
 from tilewright.cli import cli
-from tilewright.compiler.targets import host
 from tilewright.engines import PACKAGES
 from tilewright.errors import CallError
-from tilewright.peak import Peak, machine_peak, yardstick
+from tilewright.peak import STEPS, Peak, Yardstick, arithmetic, machine_peak, yardstick
 from tilewright.peers import open_peer, prepare
 from tilewright.report import page
 from tilewright.runtime.artifact import BufferSpec, KernelSpec
@@ -326,15 +323,12 @@ def test_the_peak_is_measured_once() -> None:
 
 def test_a_yardstick_does_what_the_peak_counts() -> None:
     """Beside the loop that the peak is measured with, call by call: the core's speed may change at any time."""
-    lanes, beside = host().lanes(32), yardstick()
-    x = np.full(2 * lanes, 0.5, np.float32)
-    long = peaks._compiled(peaks.multiply_adds(lanes, peaks.STEPS), x, host())
+    beside, long = yardstick(), arithmetic(STEPS)
 
-    def speed(call: Callable[[], object], flops: int) -> float:
+    def speed(work: Yardstick) -> float:
         began = time.perf_counter()
-        call()
-        return flops / (time.perf_counter() - began)
+        work.call()
+        return work.flops / (time.perf_counter() - began)
 
-    flops = 2 * peaks.CHAINS * lanes * peaks.STEPS
-    ratios = [speed(beside.call, beside.flops) / speed(long, flops) for _ in range(50)]
+    ratios = [speed(beside) / speed(long) for _ in range(50)]
     assert beside is yardstick() and 0.7 < np.median(ratios) < 1.4
